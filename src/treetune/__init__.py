@@ -1,0 +1,38 @@
+"""treetune: fine-tune a language model for your task, and know when its answers can be trusted.
+
+Layers, top to bottom; a file imports only from lower ones, folders of one layer not from each other:
+
+    cli, serve > workflow > train > predict, explain > models, evaluate, decide, audit, report > tasks
+    > data, metrics, plan, trees > core
+
+Importing this package loads no torch; names below are loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "GPT3Config": "treetune.models.gpt3",
+    "GPT3LMHeadModel": "treetune.models.gpt3",
+    "GPT3Tokenizer": "treetune.models.gpt3",
+    "GPT3TokenizerFast": "treetune.models.gpt3",
+}
+
+__all__ = ["GPT3Config", "GPT3LMHeadModel", "GPT3Tokenizer", "GPT3TokenizerFast", "__version__"]
+
+if TYPE_CHECKING:
+    from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, GPT3Tokenizer, GPT3TokenizerFast
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'treetune' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

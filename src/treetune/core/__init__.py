@@ -1,0 +1,1 @@
+"""What every layer speaks: records, errors, settings, files, seeds, language. Standard library and numpy only."""

@@ -1,0 +1,49 @@
+"""English and Chinese: ``say`` looks a message up in the catalog of the chosen language and fills it.
+
+The message id is the English template itself, so English needs no catalog; ``zh.json`` maps it to Chinese.
+A contract test holds the catalog complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from importlib import resources
+
+LANGUAGES = ("en", "zh")
+_chosen = ""
+
+
+def choose_language(name: str) -> None:
+    """Set the language of all messages: ``"en"``, ``"zh"`` or ``""`` (follow ``LANG``)."""
+    global _chosen
+    if name not in ("", *LANGUAGES):
+        raise ValueError(f"language {name!r} is not one of {', '.join(LANGUAGES)}")
+    _chosen = name
+
+
+def language() -> str:
+    """The language in force."""
+    if _chosen:
+        return _chosen
+    for key in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        if value := os.environ.get(key, ""):
+            return "zh" if value.lower().startswith("zh") else "en"
+    return "en"
+
+
+@cache
+def catalog(name: str) -> dict[str, str]:
+    """Message id -> text of language ``name``; empty for English."""
+    if name == "en":
+        return {}
+    text = resources.files("treetune.core").joinpath(f"{name}.json").read_text(encoding="utf-8")
+    loaded: dict[str, str] = json.loads(text)
+    return loaded
+
+
+def say(message: str, **values: object) -> str:
+    """The message in the language in force, with ``{name}`` filled from ``values``."""
+    template = catalog(language()).get(message, message)
+    return template.format(**values) if values else template

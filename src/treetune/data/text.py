@@ -1,0 +1,60 @@
+"""Plain text for pretraining: documents of text files, and rows rendered as text by a template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from treetune.core.errors import DataError
+from treetune.core.settings import TextSource
+from treetune.data.compressed import open_binary
+
+ROW_KINDS = (".jsonl", ".ndjson")
+
+
+def documents(source: TextSource, root: Path) -> Iterator[str]:
+    """The documents of one source in file order; empty ones are left out.
+
+    Raises:
+        DataError: E1101 missing, E1106 broken UTF-8 (line and byte named), E1110 a row that is not JSON,
+            E1112 a template column that a row has not.
+    """
+    path = root / source.path
+    if not path.is_file():
+        raise DataError("E1101", "there is no such file", where=str(path), do="check the path")
+    if not source.template:
+        lines = (line for _, line in _lines(path))
+        if source.document == "file":
+            yield "\n".join(lines)
+        else:
+            yield from (line for line in lines if line)
+        return
+    for number, line in _lines(path):
+        where = f"{path.name}, line {number}"
+        try:
+            row = {key: _as_text(value) for key, value in json.loads(line).items()}
+            yield source.template.format(**row)
+        except (ValueError, AttributeError) as error:
+            raise DataError("E1110", "the line is not a JSON object", where=where, found=str(error)) from error
+        except KeyError as error:
+            raise DataError("E1112", "no column {column!r}", where=where, column=error.args[0],
+                            allowed=", ".join(row), do="correct the template of the source") from error
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(1-based number, text without white space at its ends) of every line."""
+    with open_binary(path) as handle:
+        for number, raw in enumerate(handle, start=1):
+            try:
+                yield number, raw.decode("utf-8").strip()
+            except UnicodeDecodeError as error:
+                raise DataError("E1106", "the line is not UTF-8", where=f"{path.name}, line {number}",
+                                found=f"byte {error.start} of the line", do="convert the file to UTF-8") from error
+
+
+def _as_text(value: object) -> str:
+    """A cell as text; of a list the first entry."""
+    if isinstance(value, list):
+        return str(value[0]) if value else ""
+    return str(value)

@@ -1,0 +1,109 @@
+"""From trees or rows to the tensors of one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from treetune.core.records import TokenizedExample, TokenTree
+from treetune.trees import allowed_pairs, pack
+from treetune.trees.build import input_ids_of
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Tensors of one forward pass. B rows, T tokens, K labels.
+
+    Attributes:
+        input_ids: (B, T). position_ids: (B, T).
+        attention_mask: None (plain causal), (B, T) with 0 at padding, or (B, 1, T, T) bool for trees.
+        label_index: (K,) into the B*T tokens. label_ids: (K,). label_weight: (K,).
+        label_example: (K,) which example of the step a label belongs to.
+        num_tokens: tokens computed. num_row_tokens: tokens of the separate rows.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    attention_mask: torch.Tensor | None
+    label_index: torch.Tensor
+    label_ids: torch.Tensor
+    label_weight: torch.Tensor
+    label_example: torch.Tensor
+    num_tokens: int
+    num_row_tokens: int
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        moved = {
+            name: value.to(device) if isinstance(value, torch.Tensor) else value
+            for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+        }
+        return Batch(**moved)
+
+
+def tree_batch(tree: TokenTree) -> Batch:
+    """One tree as a batch of one long row with an ancestor mask."""
+    mask = allowed_pairs(tree)
+    return Batch(
+        input_ids=torch.from_numpy(tree.input_ids)[None],
+        position_ids=torch.from_numpy(tree.depth)[None],
+        attention_mask=torch.from_numpy(mask)[None, None],
+        label_index=torch.from_numpy(tree.label_index),
+        label_ids=torch.from_numpy(tree.label_ids),
+        label_weight=torch.from_numpy(tree.label_weight).float(),
+        label_example=torch.from_numpy(tree.label_example),
+        num_tokens=len(tree.input_ids),
+        num_row_tokens=tree.num_row_tokens,
+    )
+
+
+def padded_batch(examples: Sequence[TokenizedExample], first_example: int = 0) -> Batch:
+    """Rows padded on the right to the longest; padding is masked and carries no label."""
+    sequences = [input_ids_of(example) for example in examples]
+    longest = max(map(len, sequences))
+    ids = np.zeros((len(examples), longest), dtype=np.int64)
+    mask = np.zeros((len(examples), longest), dtype=np.int64)
+    index, labels, owner = [], [], []
+    for row, (example, sequence) in enumerate(zip(examples, sequences, strict=True)):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+        count = len(example.completion_ids)
+        start = row * longest + len(example.prompt_ids) - 1
+        index.append(np.arange(start, start + count))
+        labels.append(example.completion_ids)
+        owner.append(np.full(count, first_example + row))
+    label_ids = torch.from_numpy(np.concatenate(labels).astype(np.int64))
+    return Batch(
+        input_ids=torch.from_numpy(ids),
+        position_ids=torch.arange(longest).expand(len(examples), longest),
+        attention_mask=None if mask.all() else torch.from_numpy(mask),
+        label_index=torch.from_numpy(np.concatenate(index).astype(np.int64)),
+        label_ids=label_ids,
+        label_weight=torch.ones(len(label_ids)),
+        label_example=torch.from_numpy(np.concatenate(owner).astype(np.int64)),
+        num_tokens=ids.size,
+        num_row_tokens=int(mask.sum()),
+    )
+
+
+def batches_of(
+    examples: Sequence[TokenizedExample], layout: str, rows_per_pass: int, max_tokens: int
+) -> Iterator[Batch]:
+    """The forward passes of one step.
+
+    Args:
+        examples: the rows of the step. layout: ``tree``, ``packed`` or ``padded``.
+        rows_per_pass: rows of one pass at most. max_tokens: unique tokens of one packed pass at most.
+    """
+    for start in range(0, len(examples), rows_per_pass):
+        part = examples[start : start + rows_per_pass]
+        if layout == "padded":
+            yield padded_batch(part, start)
+            continue
+        for tree in pack(part, max_tokens, share=layout == "tree"):
+            batch = tree_batch(tree)
+            batch.label_example.add_(start)
+            yield batch

@@ -1,0 +1,1 @@
+"""The training loop and its parts: order of rows, optimizers, schedule, checkpoints, signals."""

@@ -1,0 +1,1 @@
+"""The straight paths: tune, evaluate, predict, pretrain, each readable as one function."""

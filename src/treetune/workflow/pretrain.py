@@ -1,0 +1,158 @@
+"""Pretraining: text -> tokenizer -> blocks -> loss -> checkpoint -> model, in one straight function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from treetune.core.errors import RunError
+from treetune.core.files import RunFolder, file_digest, read_json, value_digest, write_json, write_text
+from treetune.core.records import TokenizedExample
+from treetune.core.seeds import seed_of
+from treetune.core.settings import PretrainSettings, TextSource, to_yaml
+from treetune.data.text import documents
+from treetune.models.batches import batches_of
+from treetune.models.corpus import blocks, shuffled, split_documents, stream_ids
+from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, GPT3Tokenizer, train_tokenizer
+from treetune.train.loop import fit, mean_loss
+from treetune.workflow.log import MetricsLog, OnEvent
+
+
+def pretrain(settings: PretrainSettings, on_event: OnEvent) -> dict[str, Any]:
+    """Train a GPT-3-architecture model on raw text; the same call on the same folder resumes.
+
+    Returns:
+        What was written to ``pretraining.json``: tokens by source, held-out bits per byte by source, settings.
+    """
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    folder = RunFolder(Path(settings.output_dir))
+    fingerprint = {"settings": value_digest(settings.model_dump(exclude={"output_dir", "data_root"}))}
+    refuse_other_run(folder, fingerprint)
+    write_text(folder.config, to_yaml(settings))
+    log = MetricsLog(folder.metrics, on_event)
+
+    texts = {source.path: split_source(source, settings) for source in settings.data}
+    tokenizer = tokenizer_for(settings, {path: training for path, (training, _) in texts.items()}, folder)
+    training, counts = training_blocks(settings, texts, tokenizer)
+    held_out = held_out_blocks(settings, texts, tokenizer)
+
+    torch.manual_seed(seed_of(settings.seed, "init"))
+    model = GPT3LMHeadModel(model_config(settings, tokenizer))
+    make_batches = partial(batches_of, layout="padded", rows_per_pass=settings.per_device_train_batch_size,
+                           max_tokens=settings.n_positions)
+    validation = [block for each in held_out.values() for block in each[:8]]
+    state = fit(model, training, validation, settings, make_batches, folder, fingerprint, log)
+
+    record = {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "tokens_seen": state.tokens, "training_tokens_by_source": counts, "seconds": state.seconds,
+        "held_out_bits_per_byte": {
+            path: bits_per_byte(model, each, tokenizer, make_batches) for path, each in held_out.items() if each
+        },
+        "sources_sha256": {s.path: file_digest(Path(settings.data_root) / s.path) for s in settings.data},
+    }
+    model.to(torch.bfloat16).save_pretrained(folder.model)
+    tokenizer.save_pretrained(folder.model)
+    write_json(folder.root / "pretraining.json", record)
+    return record
+
+
+def refuse_other_run(folder: RunFolder, fingerprint: dict[str, Any]) -> None:
+    """A folder that holds a run with other settings is not resumed.
+
+    Raises:
+        RunError: E5010.
+    """
+    mark = folder.root / "fingerprint.json"
+    if mark.exists() and read_json(mark) != fingerprint:
+        raise RunError("E5010", "the folder holds a run with other settings", where=str(folder.root),
+                       do="choose another --output-dir, or give the settings of that run to resume it")
+    write_json(mark, fingerprint)
+
+
+def split_source(source: TextSource, settings: PretrainSettings) -> tuple[list[str], list[str]]:
+    """(training, held out) documents of a source, in an order given by the seed.
+
+    A source whose documents are lines of running text (novels) keeps its order, in pieces of 40 lines.
+    """
+    texts = list(documents(source, Path(settings.data_root)))
+    if source.document == "file":
+        lines = texts[0].split("\n")
+        texts = ["\n".join(lines[start : start + 40]) for start in range(0, len(lines), 40)]
+    mixed = shuffled(texts, settings.seed, source.path)
+    return split_documents(mixed, lambda text: max(1, len(text) // 4), settings.held_out_tokens)
+
+
+def tokenizer_for(
+    settings: PretrainSettings, texts: dict[str, list[str]], folder: RunFolder
+) -> GPT3Tokenizer:
+    """The tokenizer of the settings or of the folder, else one trained on the sources in their shares."""
+    place = Path(settings.tokenizer) if settings.tokenizer else folder.root / "tokenizer"
+    if (place / "tokenizer.json").is_file():
+        return GPT3Tokenizer.from_pretrained(place)
+    total = sum(source.share for source in settings.data)
+    sample: list[str] = []
+    for source in settings.data:
+        budget = settings.tokenizer_bytes * source.share / total
+        for text in texts[source.path]:
+            if budget <= 0:
+                break
+            sample.append(text)
+            budget -= len(text.encode())
+    tokenizer = train_tokenizer(sample, settings.vocab_size, settings.n_positions)
+    tokenizer.save_pretrained(place)
+    return tokenizer
+
+
+def training_blocks(
+    settings: PretrainSettings, texts: dict[str, tuple[list[str], list[str]]], tokenizer: GPT3Tokenizer
+) -> tuple[list[TokenizedExample], dict[str, dict[str, float]]]:
+    """Blocks of all sources in their shares; a source too small for its share is repeated, and that is counted."""
+    total = sum(source.share for source in settings.data)
+    result: list[TokenizedExample] = []
+    counts: dict[str, dict[str, float]] = {}
+    for source in settings.data:
+        wanted = int(settings.total_tokens * source.share / total)
+        ids = stream_ids(texts[source.path][0], tokenizer, wanted)
+        own = blocks(ids, settings.n_positions, 0)
+        count = max(1, wanted // settings.n_positions)
+        repeated = [own[number % len(own)] for number in range(count)] if own else []
+        result += repeated
+        counts[source.path] = {"tokens": len(repeated) * settings.n_positions, "unique": len(ids),
+                               "passes": round(len(repeated) / max(1, len(own)), 2)}
+    return result, counts
+
+
+def held_out_blocks(
+    settings: PretrainSettings, texts: dict[str, tuple[list[str], list[str]]], tokenizer: GPT3Tokenizer
+) -> dict[str, list[TokenizedExample]]:
+    """Blocks of text that training never sees, by source."""
+    return {
+        path: blocks(stream_ids(held_out, tokenizer, settings.held_out_tokens), settings.n_positions, 0)
+        for path, (_, held_out) in texts.items()
+    }
+
+
+def model_config(settings: PretrainSettings, tokenizer: GPT3Tokenizer) -> GPT3Config:
+    """The shape asked for."""
+    return GPT3Config(
+        vocab_size=len(tokenizer), n_positions=settings.n_positions, n_embd=settings.n_embd,
+        n_layer=settings.n_layer, n_head=settings.n_head, attention_band=settings.attention_band,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def bits_per_byte(
+    model: GPT3LMHeadModel, examples: Sequence[TokenizedExample], tokenizer: GPT3Tokenizer, make_batches: Any
+) -> float:
+    """Held-out loss in bits for each byte of the text that the labels spell."""
+    nats = mean_loss(model, examples, make_batches) * sum(len(each.completion_ids) for each in examples)
+    num_bytes = sum(len(tokenizer.decode(each.completion_ids).encode()) for each in examples)
+    return nats / math.log(2) / num_bytes
