@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import IO, cast
 
 from treetune.core.errors import DataError
-from treetune.data.compressed import open_binary
 
 MAX_LINE_BYTES = 10_000_000
 HEAD_BYTES = 8192
@@ -83,7 +82,11 @@ def open_data(path: Path) -> IO[bytes]:
     """The file's bytes, decompressed on the fly (.gz, .xz, .zst); use inside `reading`."""
     if path.suffix == ".zst":
         return cast(IO[bytes], io.BufferedReader(_ZstdReader(path)))
-    return open_binary(path)
+    if path.suffix == ".gz":
+        return cast(IO[bytes], gzip.open(path, "rb"))
+    if path.suffix == ".xz":
+        return cast(IO[bytes], lzma.open(path, "rb"))
+    return open(path, "rb")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from treetune.core.errors import DataError
 from treetune.core.settings import TextSource
-from treetune.data.compressed import open_binary
+from treetune.data.stream import read_lines
 
 ROW_KINDS = (".jsonl", ".ndjson")
 
@@ -36,21 +36,19 @@ def documents(source: TextSource, root: Path) -> Iterator[str]:
             row = {key: _as_text(value) for key, value in json.loads(line).items()}
             yield source.template.format(**row)
         except (ValueError, AttributeError) as error:
-            raise DataError("E1110", "the line is not a JSON object", where=where, found=str(error)) from error
+            raise DataError("E1110", "the line is not valid JSON", where=where, found=str(error)) from error
         except KeyError as error:
             raise DataError("E1112", "no column {column!r}", where=where, column=error.args[0],
                             allowed=", ".join(row), do="correct the template of the source") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(1-based number, text without white space at its ends) of every line."""
-    with open_binary(path) as handle:
-        for number, raw in enumerate(handle, start=1):
-            try:
-                yield number, raw.decode("utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise DataError("E1106", "the line is not UTF-8", where=f"{path.name}, line {number}",
-                                found=f"byte {error.start} of the line", do="convert the file to UTF-8") from error
+    """(1-based number, text without white space at its ends) of every line; a faulty line stops the reading."""
+    for line in read_lines(path, path.name):
+        if line.fault is not None:
+            line.fault.where = f"{path.name}, line {line.number}"
+            raise line.fault
+        yield line.number, line.text.strip()
 
 
 def _as_text(value: object) -> str:

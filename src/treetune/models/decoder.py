@@ -34,7 +34,7 @@ def label_log_probs(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
         input_ids=batch.input_ids,
         attention_mask=additive(batch.attention_mask, next(model.parameters()).dtype),
         position_ids=batch.position_ids,
-        logits_to_keep=columns,
+        logits_to_keep=columns if len(columns) < length else 0,
         use_cache=False,
     ).logits
     wanted = batch.label_index // length * len(columns) + place

@@ -45,7 +45,8 @@ class Task(Protocol):
     """A module in this folder. All names below are module-level.
 
     Attributes:
-        OUTPUT: kind of answer. COLUMNS: what it reads. METRICS: names known to `treetune.evaluate`, the
+        OUTPUT: kind of answer. COLUMNS: what it reads. ANSWER_COLUMNS: those that
+        rows to predict may lack. METRICS: names known to `treetune.evaluate`, the
         first decides. BASELINES: honest baselines known to `treetune.evaluate`. MAX_NEW_TOKENS: default
         length limit of an answer.
     """
@@ -53,6 +54,7 @@ class Task(Protocol):
     NAME: str
     OUTPUT: OutputKind
     COLUMNS: tuple[Column, ...]
+    ANSWER_COLUMNS: tuple[str, ...]
     METRICS: tuple[str, ...]
     BASELINES: tuple[str, ...]
     MAX_NEW_TOKENS: int

@@ -20,13 +20,17 @@ WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensor
 
 @dataclass(slots=True)
 class TrainState:
-    """Where a run stands. ``step`` steps are done; ``best_step`` is the step of the lowest validation loss."""
+    """Where a run stands. ``step`` steps are done; ``best_step`` is the step of the lowest validation loss.
+
+    ``tokens``: of the separate rows so far; ``computed_tokens``: of the passes that were run for them.
+    """
 
     step: int = 0
     best_step: int = 0
     best_loss: float | None = None
     evaluations_without_gain: int = 0
     tokens: int = 0
+    computed_tokens: int = 0
     seconds: float = 0.0
     optimizer_groups: list[list[dict[str, Any]]] = field(default_factory=list)
 

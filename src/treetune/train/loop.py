@@ -18,6 +18,7 @@ from treetune.core.settings import LoopSettings
 from treetune.models.batches import Batch
 from treetune.models.decoder import loss_sum
 from treetune.train.checkpoint import TrainState, load_weights, newest_valid, restore, save_checkpoint
+from treetune.train.memory import keep_freed_memory
 from treetune.train.optimizers import build_optimizers, set_learning_rate
 from treetune.train.order import rows_of_step, steps_per_epoch, total_steps
 from treetune.train.schedule import learning_rate
@@ -59,6 +60,7 @@ def fit(
         Interrupted: a signal asked for a stop; all is saved.
         TrainingError: E4001 the loss is not finite.
     """
+    keep_freed_memory()
     rows_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     steps = total_steps(len(examples), rows_per_step, settings.num_train_epochs, settings.max_steps)
     per_epoch = steps_per_epoch(len(examples), rows_per_step)
@@ -82,6 +84,7 @@ def fit(
                                 state.step)
             state.step += 1
             state.tokens += result.row_tokens
+            state.computed_tokens += result.tokens
             state.seconds += time.perf_counter() - started
             if state.step % settings.logging_steps == 0 or state.step == steps:
                 on_event({"event": "step", "step": state.step, "of": steps, "epoch": state.step / per_epoch,

@@ -333,7 +333,7 @@ class GPT3LMHeadModel(GPT3PreTrainedModel, GenerationMixin):  # type: ignore[mis
         )
         hidden = outputs.last_hidden_state
         if isinstance(logits_to_keep, torch.Tensor):
-            hidden = hidden[:, logits_to_keep]
+            hidden = hidden.index_select(1, logits_to_keep)
         elif logits_to_keep:
             hidden = hidden[:, -logits_to_keep:]
         logits = self.lm_head(hidden)

@@ -1,0 +1,85 @@
+"""Flags made from a settings schema, so that YAML, flags and Python calls cannot drift apart."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from treetune.core.errors import UsageError
+
+
+def with_flags(settings: type[BaseModel], function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function(config, overrides, **own)`` as a command with one flag a field of ``settings``.
+
+    Keyword-only parameters of ``function`` stay flags of their own. Fields that are lists of tables have no flag:
+    they are written in YAML.
+    """
+    own = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    fields = {name: field for name, field in settings.model_fields.items() if _flag_type(field) is not None}
+
+    def command(config: str | None = None, **given: Any) -> Any:
+        overrides = {name: given.pop(name) for name in fields}
+        if overrides.get("columns") is not None:
+            overrides["columns"] = parse_columns(overrides["columns"]) or None
+        return function(config, overrides, **given)
+
+    parameters = [
+        inspect.Parameter("config", inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None,
+                          annotation=Annotated[str | None, typer.Argument(help="YAML file with settings")]),
+        *(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(name, field))
+          for name, field in fields.items()),
+        *own,
+    ]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__doc__ = function.__doc__
+    hints = typing.get_type_hints(function, include_extras=True)
+    for place, parameter in enumerate(parameters):
+        if parameter in own:
+            parameters[place] = parameter.replace(annotation=hints[parameter.name])
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    return command
+
+
+def _flag_type(field: FieldInfo) -> Any:
+    """The Python type of the flag; None for fields that only YAML can hold."""
+    kind = field.annotation
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = next(each for each in get_args(kind) if each is not type(None))
+    if get_origin(kind) is Literal:
+        return str
+    if get_origin(kind) is dict:
+        return list[str]
+    return kind if kind in (str, int, float, bool) else None
+
+
+def _annotation(name: str, field: FieldInfo) -> Any:
+    flag = "--" + name.replace("_", "-")
+    names = (f"{flag}/--no-{flag[2:]}",) if _flag_type(field) is bool else (flag,)
+    help_text = field.description or ""
+    if not field.is_required() and field.default not in (None, ""):
+        help_text += f" [default: {field.get_default(call_default_factory=True)}]"
+    return Annotated[_flag_type(field) | None, typer.Option(*names, help=help_text, show_default=False)]
+
+
+def parse_columns(words: list[str] | None) -> dict[str, str]:
+    """``["text=review"]`` -> ``{"text": "review"}``.
+
+    Raises:
+        UsageError: E2006 when a word has no ``=``.
+    """
+    result = {}
+    for word in words or []:
+        name, equals, column = word.partition("=")
+        if not equals or not name or not column:
+            raise UsageError("E2006", "a column is given as NAME=YOURS", where="--columns", found=word,
+                             allowed="e.g. text=review", do="write --columns text=review")
+        result[name] = column
+    return result

@@ -1,0 +1,80 @@
+"""``treetune predict``: answer new rows with a run, or ask the language model itself with ``--next``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from treetune.cli.flags import parse_columns
+from treetune.core.errors import UsageError
+from treetune.core.language import say
+
+
+def run(
+    run_folder: Annotated[str | None, typer.Argument(metavar="[RUN]", help="run folder; for --next any model")] = None,
+    data: Annotated[str | None, typer.Option(help="rows to answer: a file, a folder, or hub:NAME")] = None,
+    output: Annotated[str | None, typer.Option(help="file for the answers, one JSON object a row")] = None,
+    columns: Annotated[list[str] | None, typer.Option(help="name of a column in your file: text=review")] = None,
+    max_refused_share: Annotated[float, typer.Option(help="rows that may be refused and left out")] = 0.0,
+    next_text: Annotated[str | None, typer.Option("--next", help="show the likeliest next tokens of a text")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="how many next tokens")] = 10,
+    continue_tokens: Annotated[int, typer.Option(min=0, help="with --next: continue by this many tokens")] = 0,
+    temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token, above 0 samples")] = 0.0,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="sample from this share of the probability")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of sampling")] = 0,
+    json_output: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> int:
+    """Answer rows with a tuned run, or ask the language model itself with --next."""
+    if next_text is not None:
+        return show_next(run_folder or "gpt3", next_text, top_k, continue_tokens, temperature, top_p, seed, json_output)
+    if run_folder is None or data is None:
+        raise UsageError("E2021", "predict needs a run and rows", allowed="treetune predict RUN --data FILE",
+                         do="give both, or --next TEXT")
+    from treetune.workflow.predict import as_dict, predict
+
+    predictions = predict(run_folder, data, output, columns=parse_columns(columns),
+                          max_refused_share=max_refused_share)
+    if output is None or json_output:
+        for each in predictions:
+            print(json.dumps(as_dict(each), ensure_ascii=False))
+    else:
+        print(say("{rows} answers in {path}", rows=len(predictions), path=output))
+    return 0
+
+
+def show_next(
+    model: str, text: str, top_k: int, continue_tokens: int, temperature: float, top_p: float, seed: int,
+    json_output: bool,
+) -> int:
+    """Next tokens, probability of the text, and a continuation if asked for."""
+    from treetune.models.load import load_model
+    from treetune.predict.language import continue_text, next_tokens, score_text
+
+    loaded = load_model(f"{model}/model" if is_run(model) else model)
+    likely = next_tokens(loaded, text, top_k)
+    score = score_text(loaded, text)
+    continuation = continue_text(loaded, text, max_new_tokens=continue_tokens, temperature=temperature, top_p=top_p,
+                                 seed=seed) if continue_tokens else ""
+    if json_output:
+        print(json.dumps({"next": [asdict(each) for each in likely], "text": asdict(score),
+                          "continuation": continuation}, ensure_ascii=False))
+        return 0
+    for each in likely:
+        print(f"{each.probability:8.4f}  {each.token!r}")
+    print(say("the text: log-probability {log_prob:.2f}, perplexity {perplexity:.2f} a token, {bits:.3f} bits a byte",
+              log_prob=score.log_prob, perplexity=score.perplexity, bits=score.bits_per_byte))
+    if continuation:
+        print(text + continuation)
+    return 0
+
+
+def is_run(name: str) -> bool:
+    """Whether the name is a finished run's folder."""
+    from pathlib import Path
+
+    from treetune.core.files import RunFolder
+
+    return RunFolder(Path(name)).is_complete()

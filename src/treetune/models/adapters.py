@@ -1,0 +1,34 @@
+"""Low-rank adapters through peft. Source: Hu et al. 2022 (arXiv 2106.09685)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from treetune.core.errors import ModelError
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def add_lora(model: Any, rank: int, alpha: int, dropout: float) -> Any:
+    """The model with fresh LoRA adapters on all its linear layers but the head; only they are trainable."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear",
+                        task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
+
+
+def attach_adapter(model: Any, folder: Path) -> Any:
+    """The model with the adapter saved in ``folder``.
+
+    Raises:
+        ModelError: E3008 the adapter does not fit.
+    """
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(folder))
+    except (ValueError, RuntimeError, OSError) as error:
+        raise ModelError("E3008", "the adapter does not fit its base model", where=str(folder),
+                         found=" ".join(str(error).split())[:300], do="name the base it was trained on") from error

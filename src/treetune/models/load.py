@@ -1,0 +1,182 @@
+"""Bringing a model and its tokenizer into memory, safely: safetensors only, no remote code, nothing half-loaded."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+import treetune.models.gpt3  # noqa: F401  (registers GPT-3 with the Auto classes)
+from treetune.core.errors import ModelError
+from treetune.core.seeds import seed_of
+from treetune.models.adapters import ADAPTER_CONFIG, attach_adapter
+from treetune.models.embedded import resolve
+
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
+MAX_HEADER_BYTES = 100_000_000
+NO_LIMIT = 10**9
+DEFAULT_WINDOW = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model ready for use. ``window``: tokens a row may have. ``name``: as the user gave it."""
+
+    model: Any
+    tokenizer: Any
+    window: int
+    name: str
+
+
+def load_model(name: str, *, revision: str | None = None, random_init: bool = False, seed: int = 0) -> LoadedModel:
+    """Load by name: ``gpt3`` (shipped), a folder in Hugging Face layout, or a hub name.
+
+    Args:
+        random_init: keep the shape and the tokenizer, start from random weights seeded by ``seed``.
+
+    Raises:
+        ModelError: E3002 nothing there, E3003 pickle weights, E3004 remote code, E3005 broken files,
+            E3006 not a causal language model, E3007 no usable tokenizer.
+    """
+    place, adapter = locate(name)
+    try:
+        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+        tokenizer.model_max_length = NO_LIMIT  # too long rows are cut and counted by us
+        if random_init:
+            torch.manual_seed(seed_of(seed, "init"))
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        else:
+            model = AutoModelForCausalLM.from_pretrained(
+                place, revision=revision, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+            )
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise _load_error(name, error) from error
+    if adapter is not None:
+        model = attach_adapter(model, adapter)
+    refuse_endless(tokenizer, name)
+    window = window_of(config)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return LoadedModel(model.to(device).eval(), tokenizer, window, name)
+
+
+def locate(name: str) -> tuple[str, Path | None]:
+    """Where the base model lies (folder or hub name), and the adapter's folder if ``name`` is one; looked at first."""
+    place = str(resolve(name))
+    folder = Path(place)
+    adapter = folder if (folder / ADAPTER_CONFIG).is_file() else None
+    if adapter is not None:
+        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        place = str(resolve(base))
+        folder = Path(place)
+    if folder.is_dir():
+        refuse_unsafe(folder)
+    elif folder.exists() or name.startswith((".", "/", "~")):
+        raise ModelError("E3002", "there is no model folder", where=name, allowed="a folder with config.json",
+                         do="check the path")
+    return place, adapter
+
+
+def load_tokenizer(name: str, *, revision: str | None = None) -> tuple[Any, int]:
+    """The tokenizer alone and the model's window in tokens; errors as in `load_model`."""
+    place, _ = locate(name)
+    try:
+        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise _load_error(name, error) from error
+    tokenizer.model_max_length = NO_LIMIT
+    refuse_endless(tokenizer, name)
+    return tokenizer, window_of(config)
+
+
+def window_of(config: Any) -> int:
+    """Tokens a row may have."""
+    return int(getattr(config, "max_position_embeddings", 0) or DEFAULT_WINDOW)
+
+
+def refuse_endless(tokenizer: Any, name: str) -> None:
+    """A tokenizer without end-of-text could never teach a model to stop.
+
+    Raises:
+        ModelError: E3007.
+    """
+    if tokenizer.eos_token_id is None:
+        raise ModelError("E3007", "the tokenizer has no end-of-text token", where=name,
+                         do="set eos_token in its tokenizer_config.json")
+
+
+def refuse_unsafe(folder: Path) -> None:
+    """Look at a model folder before any loader does.
+
+    Raises:
+        ModelError: E3002 no config, E3003 only pickle weights, E3004 asks for code, E3005 broken files.
+    """
+    if not (folder / "config.json").is_file():
+        raise ModelError("E3002", "there is no model in the folder", where=str(folder), found="no config.json",
+                         allowed="a folder in Hugging Face layout", do="check the path")
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise ModelError("E3005", "a file of the model is broken", where=str(path), found=str(error),
+                             do="fetch the model again") from error
+        refuse_code(content, path)
+    weights = sorted(folder.glob("*.safetensors"))
+    pickles = [path.name for path in sorted(folder.iterdir()) if path.suffix in PICKLE_SUFFIXES]
+    if not weights and pickles:
+        raise ModelError("E3003", "the weights are pickle files, which can run code when loaded",
+                         where=str(folder), found=", ".join(pickles), allowed="*.safetensors",
+                         do="convert them to safetensors where you trust the source, then load the folder")
+    for path in weights:
+        check_header(path)
+
+
+def refuse_code(content: Any, path: Path) -> None:
+    """Refuse a configuration that names code to fetch or kernels by repository."""
+    if not isinstance(content, dict):
+        return
+    for key, value in content.items():
+        kernel = key.endswith("attn_implementation") or key.endswith("attn_implementation_internal")
+        if (key in CODE_KEYS and value) or (kernel and isinstance(value, str) and "/" in value):
+            raise ModelError("E3004", "the model asks to run code of its own", where=f"{path}: {key}",
+                             found=repr(value)[:200], allowed="model types that transformers itself knows",
+                             do="choose a model that needs no remote code; treetune never runs it")
+        if isinstance(value, dict):
+            refuse_code(value, path)
+
+
+def check_header(path: Path) -> None:
+    """A safetensors header must be sane and agree with the file's size before anything maps it."""
+    size = path.stat().st_size
+    try:
+        with open(path, "rb") as handle:
+            (length,) = struct.unpack("<Q", handle.read(8))
+            if length > min(size - 8, MAX_HEADER_BYTES):
+                raise ValueError(f"its header says {length} bytes, the file has {size}")
+            header = json.loads(handle.read(length))
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        if 8 + length + end != size:
+            raise ValueError(f"{8 + length + end} bytes announced, {size} there")
+    except (ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+        raise ModelError("E3005", "a file of the model is broken", where=str(path), found=str(error),
+                         do="fetch the model again") from error
+
+
+def _load_error(name: str, error: Exception) -> ModelError:
+    text = " ".join(str(error).split())[:300]
+    if "Unrecognized configuration class" in text:
+        return ModelError("E3006", "the model is not a causal language model", where=name, found=text,
+                          allowed="GPT-3, GPT-2, Llama, Qwen3, GPT-NeoX and others of AutoModelForCausalLM",
+                          do="choose a decoder model")
+    if isinstance(error, OSError) and not Path(name).exists():
+        return ModelError("E3002", "there is no model {name!r} here or in the cache", name=name, where=name, found=text,
+                          do="check the name; offline, give a folder or gpt3")
+    return ModelError("E3005", "a file of the model is broken", where=name, found=text, do="fetch the model again")

@@ -1,0 +1,83 @@
+"""Question answering: a context and a question in, the answer out. Answers given with the data are spans, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from treetune.core.records import Example, OutputKind, PromptPart, Row
+from treetune.tasks.contract import Column, TaskOptions, groups_of, prompt_language, row_error, text_of
+
+NAME = "question_answering"
+OUTPUT = OutputKind.TEXT
+COLUMNS = (
+    Column("context", "the passage", aliases=("passage", "paragraph", "document", "上下文")),
+    Column("question", "what is asked", aliases=("query", "问题")),
+    Column("answers", "accepted answers; none means unanswerable", aliases=("answer", "答案")),
+    Column("answer_start", "character where each answer starts", required=False),
+    Column("is_impossible", "true when the context has no answer", required=False),
+)
+ANSWER_COLUMNS = ("answers",)
+METRICS = ("f1", "exact_match")
+BASELINES = ("first_sentence", "question_overlap_sentence")
+MAX_NEW_TOKENS = 32
+
+FRAMES = {"en": ("\nQuestion: ", "\nAnswer:"), "zh": ("\n问题：", "\n答案：")}
+NO_ANSWER = {"en": " unanswerable", "zh": "无法回答"}
+
+
+def options_from_rows(rows: Sequence[Row], prompt_language: str) -> TaskOptions:
+    """Nothing is learnt from the rows beforehand."""
+    return TaskOptions((), prompt_language)
+
+
+def answers_of(row: Row) -> tuple[str, ...]:
+    """Accepted answers in order, each once; ``("",)`` for an unanswerable row, ``()`` where the column is absent.
+
+    Raises:
+        DataError: E1204 an answer that does not stand in the context (at its start, if given).
+    """
+    value: Any = row.values.get("answers")
+    starts: Any = row.values.get("answer_start")
+    if isinstance(value, Mapping):
+        starts, value = value.get("answer_start", starts), value.get("text")
+    if row.values.get("is_impossible") in (True, "true", "True"):
+        return ("",)
+    if value is None:
+        return ()
+    texts = [value] if isinstance(value, str) else list(value)
+    given = [] if starts is None or starts == "" else [starts] if isinstance(starts, int | str) else list(starts)
+    context = str(row.values.get("context", ""))
+    for place, text in enumerate(texts):
+        start = int(given[place]) if place < len(given) and str(given[place]).lstrip("-").isdigit() else None
+        there = text in context if start is None else context[start : start + len(text)] == text
+        if not isinstance(text, str) or (text and not there):
+            around = context[max(0, start or 0) : (start or 0) + len(str(text))] if start is not None else context[:60]
+            raise row_error(row, "answers", "E1204", "the answer does not stand in its context",
+                            found=repr(text)[:80], allowed=f"text of the context, e.g. {around!r}"[:160])
+    return tuple(dict.fromkeys(text.strip() for text in texts)) or ("",)
+
+
+def example_from_row(row: Row, options: TaskOptions, *, with_answer: bool = True) -> Example:
+    """Context first, so that questions on one passage share its tokens; then the question."""
+    context, question = text_of(row, "context"), text_of(row, "question")
+    answers = answers_of(row)
+    if with_answer and not answers:
+        raise row_error(row, "answers", "E1202", "the cell is empty or not text", found="nothing",
+                        allowed="an answer, a list of answers, or an empty list")
+    language = prompt_language(options, question)
+    before, after = FRAMES[language]
+    lead = "" if language == "zh" else " "
+    completion = "" if not answers else (lead + answers[0]) if answers[0] else NO_ANSWER[language]
+    return Example(
+        row=row.number, row_id=row.id, split=row.split,
+        prompt=(PromptPart(context, cuttable=True), PromptPart(before), PromptPart(question), PromptPart(after)),
+        completion=completion, answers=answers, candidates={}, source=context, language=language,
+        groups=groups_of(row, {column.name: 0 for column in COLUMNS}),
+    )
+
+
+def answer_from_text(text: str, example: Example) -> str:
+    """The first line, white space squeezed; ``""`` when the model says there is no answer."""
+    answer = " ".join(text.strip().split("\n")[0].split())
+    return "" if answer in {words.strip() for words in NO_ANSWER.values()} else answer

@@ -1,0 +1,157 @@
+"""The straight path of tuning: rows -> examples -> tokens -> trees -> batches -> loss -> checkpoint -> model."""
+
+from __future__ import annotations
+
+import platform
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from treetune.core.errors import RunError, UsageError
+from treetune.core.files import RunFolder, read_json, value_digest, write_json, write_text
+from treetune.core.records import TokenizedExample
+from treetune.core.settings import TuneSettings, to_yaml
+from treetune.data.check import inspect
+from treetune.tasks.contract import Task, TaskOptions, load_task
+from treetune.workflow.gather import Gathered, cut_report, gather_training
+from treetune.workflow.log import MetricsLog, OnEvent
+from treetune.workflow.run import save_facts
+
+MAY_DIFFER = {"output_dir", "logging_steps", "save_total_limit", "torch_threads"}
+
+
+def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
+    """Tune a model on rows. The same call on the same folder resumes, or says that it is done.
+
+    Returns:
+        The facts also found in ``model/treetune.json``.
+
+    Raises:
+        TreetuneError: see `treetune.core.errors`; nothing half-written is left looking whole.
+    """
+    import torch
+
+    from treetune.models.adapters import add_lora
+    from treetune.models.batches import batches_of
+    from treetune.models.load import load_model
+    from treetune.models.tokens import tokenize
+    from treetune.train.loop import fit
+
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    folder = RunFolder(Path(settings.output_dir))
+    task = load_task(settings.task)
+    training, validation, options = gather_training(settings, task, folder.quarantine)
+    fingerprint = fingerprint_of(settings, training, validation)
+    refuse_changed(folder, fingerprint)
+    log = MetricsLog(folder.metrics, on_event)
+    if folder.is_complete():
+        log.watch({"event": "complete", "path": str(folder.root)})
+        return dict(read_json(folder.model / "treetune.json"))
+    write_text(folder.config, to_yaml(settings))
+    write_json(folder.data, data_record(task, training, validation, options, fingerprint))
+
+    loaded = load_model(settings.model, revision=settings.revision, random_init=settings.random_init,
+                        seed=settings.seed)
+    max_length = min(settings.max_length or loaded.window, loaded.window)
+    train_tokens = tokenize(training.examples, loaded.tokenizer, max_length)
+    validation_tokens = tokenize(validation.examples, loaded.tokenizer, max_length)
+    log({"event": "tokens", "cut": cut_report([each.num_cut for each in train_tokens]),
+         "rows": len(train_tokens), "validation_rows": len(validation_tokens)})
+    model = loaded.model
+    if settings.lora_r:
+        model = add_lora(model, settings.lora_r, settings.lora_alpha, settings.lora_dropout)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    layout = exact_layout(model, settings, train_tokens, log)
+    make_batches = partial(batches_of, layout=layout, rows_per_pass=settings.per_device_train_batch_size,
+                           max_tokens=settings.max_tokens_per_pass)
+    started = time.time()
+    state = fit(model, train_tokens, validation_tokens, settings, make_batches, folder, fingerprint, log)
+    model.save_pretrained(folder.model)
+    loaded.tokenizer.save_pretrained(folder.model)
+    facts = {
+        "task": task.NAME, "labels": list(options.labels), "prompt_language": options.prompt_language,
+        "max_length": max_length, "max_new_tokens": settings.max_new_tokens or task.MAX_NEW_TOKENS,
+        "layout": layout, "base_model": settings.model, "random_init": settings.random_init,
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        "seed": settings.seed, "steps": state.step, "best_step": state.best_step,
+        "validation_loss": state.best_loss, "seconds": round(state.seconds, 3), "row_tokens": state.tokens,
+        "computed_tokens": state.computed_tokens,
+        "created": time.strftime("%Y-%m-%d", time.localtime(started)), "machine": platform.machine(),
+        "threads": torch.get_num_threads(), "fingerprint": fingerprint,
+    }
+    save_facts(folder, facts)
+    log({"event": "saved", "path": str(folder.model), "validation_loss": state.best_loss})
+    return facts
+
+
+def fingerprint_of(settings: TuneSettings, training: Gathered, validation: Gathered) -> dict[str, Any]:
+    """What must be the same for a run to be resumed: settings by name, digests of the data."""
+    return {
+        **settings.model_dump(exclude=MAY_DIFFER | {"data", "validation_data"}),
+        "data": training.digest,
+        "validation_data": value_digest([validation.digest, len(validation.rows)]),
+    }
+
+
+def refuse_changed(folder: RunFolder, fingerprint: dict[str, Any]) -> None:
+    """A folder that holds another run is not resumed and not overwritten.
+
+    Raises:
+        RunError: E5011 names the settings that differ.
+    """
+    if not folder.data.exists():
+        return
+    before = read_json(folder.data)["fingerprint"]
+    changed = [key for key in fingerprint if before.get(key) != fingerprint[key]]
+    if changed:
+        key = changed[0]
+        raise RunError(
+            "E5011", "the run in this folder was started differently: {keys}", keys=", ".join(changed),
+            where=str(folder.root), found=f"{key}={fingerprint[key]!r}", allowed=f"{key}={before.get(key)!r}",
+            do="choose another --output-dir, or give the values the run was started with",
+        )
+
+
+def data_record(
+    task: Task, training: Gathered, validation: Gathered, options: TaskOptions, fingerprint: dict[str, Any]
+) -> dict[str, Any]:
+    """``data.json``: fingerprint, counts, columns as resolved, labels, and the check of the rows."""
+    answer = task.ANSWER_COLUMNS[0]
+    names = [column.name for column in task.COLUMNS if column.required and column.name not in task.ANSWER_COLUMNS]
+    report = inspect(
+        {"train": training.rows, "validation": validation.rows},
+        text_columns=names, label_column=answer if options.labels else None,
+        refused={"train": training.refused, "validation": validation.refused},
+    )
+    return {
+        "fingerprint": fingerprint, "renamed": dict(training.renamed), "labels": list(options.labels),
+        "rows": {"train": len(training.rows), "validation": len(validation.rows)},
+        "row_ids": {"validation": [row.id for row in validation.rows]},
+        "check": report.as_dict(),
+    }
+
+
+def exact_layout(
+    model: Any, settings: TuneSettings, examples: list[TokenizedExample], on_event: OnEvent
+) -> str:
+    """The layout asked for if it gives this model the gradients of the separate rows, else padded rows; said so.
+
+    Raises:
+        UsageError: E4005 there are no rows to train on.
+    """
+    from treetune.models.exactness import TOLERANCE, gradient_difference
+
+    if not examples:
+        raise UsageError("E4005", "there are no rows to train on", where=settings.data, do="add rows")
+    if settings.layout == "padded":
+        return "padded"
+    few = sorted(examples, key=lambda example: len(example.prompt_ids))[:4]
+    difference = gradient_difference(model, few, settings.layout, settings.max_tokens_per_pass)
+    exact = difference <= TOLERANCE
+    on_event({"event": "exactness", "layout": settings.layout, "difference": difference if exact else str(difference),
+              "tolerance": TOLERANCE, "used": settings.layout if exact else "padded"})
+    return settings.layout if exact else "padded"

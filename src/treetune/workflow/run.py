@@ -1,0 +1,61 @@
+"""A finished run, ready to answer: its model, its task, and the settings that must stay as they were."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from treetune.core.errors import UsageError
+from treetune.core.files import RunFolder, read_json, write_json
+from treetune.models.load import LoadedModel, load_model
+from treetune.tasks.contract import Task, TaskOptions, load_task
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A tuned model with everything its prompts and answers depend on."""
+
+    folder: RunFolder
+    loaded: LoadedModel
+    task: Task
+    options: TaskOptions
+    facts: dict[str, Any]
+
+    @property
+    def max_length(self) -> int:
+        return int(self.facts["max_length"])
+
+    @property
+    def max_new_tokens(self) -> int:
+        return int(self.facts["max_new_tokens"])
+
+    @property
+    def layout(self) -> str:
+        return str(self.facts["layout"])
+
+
+def save_facts(folder: RunFolder, facts: dict[str, Any]) -> None:
+    """Written last: a model folder without it is not a finished run."""
+    write_json(folder.model / "treetune.json", facts)
+
+
+def open_run(path: str | Path) -> Run:
+    """Load a finished run.
+
+    Raises:
+        UsageError: E2030 no such run, E2031 its training is not finished.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.root.is_dir():
+        siblings = [each.name for each in folder.root.parent.glob("*") if each.is_dir()]
+        near = difflib.get_close_matches(folder.root.name, siblings, n=1)
+        raise UsageError("E2030", "there is no run {name!r}", name=str(path), found=str(path),
+                         allowed=near[0] if near else "a folder that treetune tune wrote", do="check the path")
+    if not folder.is_complete():
+        raise UsageError("E2031", "the run {name!r} is not finished", name=str(path), where=str(path),
+                         do="run its treetune tune command again to finish it")
+    facts = read_json(folder.model / "treetune.json")
+    options = TaskOptions(tuple(facts["labels"]), facts["prompt_language"])
+    return Run(folder, load_model(str(folder.model)), load_task(facts["task"]), options, facts)
