@@ -28,7 +28,7 @@ def run(
     name = load_task(task).NAME
     watch = Watcher(quiet=False)
     settings = TuneSettings(
-        task=name, data=str(sample_path(name, "train")),  # type: ignore[arg-type]
+        task=name, data=str(sample_path(name, "train")),
         validation_data=str(sample_path(name, "validation")), output_dir=output_dir,
         learning_rate=1e-3, num_train_epochs=6, per_device_train_batch_size=16,
     )

@@ -18,9 +18,9 @@ def tune(
     json_output: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
 ) -> int:
     """Tune a model for a task on your rows. The same command again resumes."""
+    from treetune.core.files import RunFolder
     from treetune.workflow.path import tune as tune_model
     from treetune.workflow.report import write_report
-    from treetune.core.files import RunFolder
 
     settings = read_settings(TuneSettings, Path(config) if config else None, overrides)
     facts = tune_model(settings, Watcher(quiet=json_output))

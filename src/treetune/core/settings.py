@@ -78,7 +78,7 @@ class TuneSettings(LoopSettings):
     layout: Literal["tree", "packed", "padded"] = Field(
         "tree", description="tree: shared prefixes computed once; packed: padding-free rows; padded: plain"
     )
-    max_tokens_per_pass: int = Field(2048, ge=64, description="unique tokens of one packed forward pass")
+    max_tokens_per_pass: int = Field(768, ge=64, description="unique tokens of one packed forward pass")
 
 
 class TextSource(BaseModel):
@@ -165,7 +165,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=deep)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=deep)
             if key in seen:
                 raise yaml.YAMLError(f"the key {key!r} stands twice (line {key_node.start_mark.line + 1})")
             seen.add(key)

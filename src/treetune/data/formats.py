@@ -17,11 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from treetune.core.errors import DataError
-from treetune.data.compressed import COMPRESSIONS
 from treetune.data.labels import name_labels, names_in_metadata
 from treetune.data.refusals import Refusal, fault_in, printable, refuse
 from treetune.data.shapes import flatten_squad
-from treetune.data.stream import MAX_LINE_BYTES, Line, check_head, not_utf8, open_data, read_lines, reading
+from treetune.data.stream import (
+    COMPRESSIONS,
+    MAX_LINE_BYTES,
+    Line,
+    check_head,
+    not_utf8,
+    open_data,
+    read_lines,
+    reading,
+)
 
 Record = dict[str, Any]
 Item = tuple[int, Record | Refusal]

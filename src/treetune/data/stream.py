@@ -14,6 +14,7 @@ from typing import IO, cast
 
 from treetune.core.errors import DataError
 
+COMPRESSIONS = (".gz", ".xz", ".zst")
 MAX_LINE_BYTES = 10_000_000
 HEAD_BYTES = 8192
 MIN_HEAD_BYTES = 256

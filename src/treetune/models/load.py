@@ -144,7 +144,7 @@ def refuse_code(content: Any, path: Path) -> None:
     if not isinstance(content, dict):
         return
     for key, value in content.items():
-        kernel = key.endswith("attn_implementation") or key.endswith("attn_implementation_internal")
+        kernel = key.endswith(("attn_implementation", "attn_implementation_internal"))
         if (key in CODE_KEYS and value) or (kernel and isinstance(value, str) and "/" in value):
             raise ModelError("E3004", "the model asks to run code of its own", where=f"{path}: {key}",
                              found=repr(value)[:200], allowed="model types that transformers itself knows",

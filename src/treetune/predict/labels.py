@@ -14,7 +14,7 @@ from treetune.models.decoder import label_log_probs
 from treetune.models.load import LoadedModel
 from treetune.models.tokens import tokenize_candidates
 
-MAX_TOKENS = 2048
+MAX_TOKENS = 768
 
 
 @torch.no_grad()

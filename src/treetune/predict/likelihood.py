@@ -15,7 +15,7 @@ from treetune.models.load import LoadedModel
 @torch.no_grad()
 def completion_log_probs(
     loaded: LoadedModel, examples: Sequence[TokenizedExample], layout: str, rows_per_pass: int = 32,
-    max_tokens: int = 2048,
+    max_tokens: int = 768,
 ) -> list[list[float]]:
     """Natural-log probability of each completion token (end-of-text included), one list an example."""
     loaded.model.eval()

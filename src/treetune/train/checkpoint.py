@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent: safetensors and JSON in a temporary folder, the manifest last, then a rename."""
+"""Checkpoints that are whole or absent: safetensors and JSON in a temporary folder, manifest last, then a rename."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def problem_of(path: Path) -> str:
 
 def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint, and a line about each broken one passed over on the way."""
-    broken = []
+    broken: list[str] = []
     for _, path in steps_on_disk(folder):
         problem = problem_of(path)
         if not problem:

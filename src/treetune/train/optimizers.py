@@ -33,8 +33,9 @@ def build_optimizers(model: nn.Module, optim: str, learning_rate: float, weight_
         return [torch.optim.Adam(_groups((w for _, w in trainable), decay), lr=learning_rate, fused=True)]
     if optim == "adamw":
         return [_adamw((w for _, w in trainable), learning_rate, decay)]
-    embeddings = {id(weight) for module in (model.get_input_embeddings(), model.get_output_embeddings())
-                  if module is not None for weight in module.parameters()}  # type: ignore[operator]
+    transformer: Any = model
+    ends = (transformer.get_input_embeddings(), transformer.get_output_embeddings())
+    embeddings = {id(weight) for module in ends if module is not None for weight in module.parameters()}
     hidden = [w for name, w in trainable if w.dim() == 2 and id(w) not in embeddings and "wpe" not in name]
     rest = [w for _, w in trainable if not any(w is other for other in hidden)]
     muon = Muon(hidden, learning_rate, decay)
@@ -48,7 +49,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(weights, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update of every matrix that has a gradient."""
         for group in self.param_groups:
             for weight in group["params"]:
@@ -70,7 +71,8 @@ def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     for _ in range(steps):
         gram = value @ value.T
         value = 3.4445 * value + (-4.7750 * gram + 2.0315 * gram @ gram) @ value
-    return value.T if matrix.shape[0] > matrix.shape[1] else value
+    result: torch.Tensor = value.T if matrix.shape[0] > matrix.shape[1] else value
+    return result
 
 
 def _adamw(weights: Iterable[nn.Parameter], learning_rate: float, decay: float) -> torch.optim.AdamW:

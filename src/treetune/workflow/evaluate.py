@@ -90,13 +90,13 @@ def shown_examples(
     examples: Sequence[Example], predictions: Sequence[Prediction], count: int = 5
 ) -> list[dict[str, Any]]:
     """Some right and some wrong answers, the surest ones first, for the report."""
-    pairs = [
+    pairs: list[dict[str, Any]] = [
         {"input": example.prompt_text[-600:], "reference": example.answers[0] if example.answers else "",
          "answer": prediction.answer, "correct": prediction.answer in example.answers,
          "probability": prediction.scores["probability"]}
         for example, prediction in zip(examples, predictions, strict=True)
     ]
-    pairs.sort(key=lambda pair: -float(pair["probability"]))
+    pairs.sort(key=lambda pair: -pair["probability"])
     right = [pair for pair in pairs if pair["correct"]][:count]
     wrong = [pair for pair in pairs if not pair["correct"]][:count]
     return right + wrong

@@ -70,6 +70,7 @@ def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
     started = time.time()
     state = fit(model, train_tokens, validation_tokens, settings, make_batches, folder, fingerprint, log)
     model.save_pretrained(folder.model)
+    loaded.tokenizer.model_max_length = loaded.window
     loaded.tokenizer.save_pretrained(folder.model)
     facts = {
         "task": task.NAME, "labels": list(options.labels), "prompt_language": options.prompt_language,

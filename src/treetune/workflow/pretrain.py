@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from treetune.core.errors import RunError
 from treetune.core.files import RunFolder, file_digest, read_json, value_digest, write_json, write_text
@@ -16,11 +14,10 @@ from treetune.core.records import TokenizedExample
 from treetune.core.seeds import seed_of
 from treetune.core.settings import PretrainSettings, TextSource, to_yaml
 from treetune.data.text import documents
-from treetune.models.batches import batches_of
-from treetune.models.corpus import blocks, shuffled, split_documents, stream_ids
-from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, GPT3Tokenizer, train_tokenizer
-from treetune.train.loop import fit, mean_loss
 from treetune.workflow.log import MetricsLog, OnEvent
+
+if TYPE_CHECKING:
+    from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, GPT3Tokenizer
 
 
 def pretrain(settings: PretrainSettings, on_event: OnEvent) -> dict[str, Any]:
@@ -29,6 +26,12 @@ def pretrain(settings: PretrainSettings, on_event: OnEvent) -> dict[str, Any]:
     Returns:
         What was written to ``pretraining.json``: tokens by source, held-out bits per byte by source, settings.
     """
+    import torch
+
+    from treetune.models.batches import batches_of
+    from treetune.models.gpt3 import GPT3LMHeadModel
+    from treetune.train.loop import fit
+
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     folder = RunFolder(Path(settings.output_dir))
@@ -39,6 +42,7 @@ def pretrain(settings: PretrainSettings, on_event: OnEvent) -> dict[str, Any]:
 
     texts = {source.path: split_source(source, settings) for source in settings.data}
     tokenizer = tokenizer_for(settings, {path: training for path, (training, _) in texts.items()}, folder)
+    tokenizer.model_max_length = 10**9  # documents longer than the window are cut into blocks
     training, counts = training_blocks(settings, texts, tokenizer)
     held_out = held_out_blocks(settings, texts, tokenizer)
 
@@ -58,6 +62,7 @@ def pretrain(settings: PretrainSettings, on_event: OnEvent) -> dict[str, Any]:
         "sources_sha256": {s.path: file_digest(Path(settings.data_root) / s.path) for s in settings.data},
     }
     model.to(torch.bfloat16).save_pretrained(folder.model)
+    tokenizer.model_max_length = settings.n_positions
     tokenizer.save_pretrained(folder.model)
     write_json(folder.root / "pretraining.json", record)
     return record
@@ -81,6 +86,8 @@ def split_source(source: TextSource, settings: PretrainSettings) -> tuple[list[s
 
     A source whose documents are lines of running text (novels) keeps its order, in pieces of 40 lines.
     """
+    from treetune.models.corpus import shuffled, split_documents
+
     texts = list(documents(source, Path(settings.data_root)))
     if source.document == "file":
         lines = texts[0].split("\n")
@@ -93,9 +100,12 @@ def tokenizer_for(
     settings: PretrainSettings, texts: dict[str, list[str]], folder: RunFolder
 ) -> GPT3Tokenizer:
     """The tokenizer of the settings or of the folder, else one trained on the sources in their shares."""
+    from treetune.models.gpt3 import GPT3Tokenizer, train_tokenizer
+
     place = Path(settings.tokenizer) if settings.tokenizer else folder.root / "tokenizer"
     if (place / "tokenizer.json").is_file():
-        return GPT3Tokenizer.from_pretrained(place)
+        kept: GPT3Tokenizer = GPT3Tokenizer.from_pretrained(place)
+        return kept
     total = sum(source.share for source in settings.data)
     sample: list[str] = []
     for source in settings.data:
@@ -114,6 +124,8 @@ def training_blocks(
     settings: PretrainSettings, texts: dict[str, tuple[list[str], list[str]]], tokenizer: GPT3Tokenizer
 ) -> tuple[list[TokenizedExample], dict[str, dict[str, float]]]:
     """Blocks of all sources in their shares; a source too small for its share is repeated, and that is counted."""
+    from treetune.models.corpus import blocks, stream_ids
+
     total = sum(source.share for source in settings.data)
     result: list[TokenizedExample] = []
     counts: dict[str, dict[str, float]] = {}
@@ -133,6 +145,8 @@ def held_out_blocks(
     settings: PretrainSettings, texts: dict[str, tuple[list[str], list[str]]], tokenizer: GPT3Tokenizer
 ) -> dict[str, list[TokenizedExample]]:
     """Blocks of text that training never sees, by source."""
+    from treetune.models.corpus import blocks, stream_ids
+
     return {
         path: blocks(stream_ids(held_out, tokenizer, settings.held_out_tokens), settings.n_positions, 0)
         for path, (_, held_out) in texts.items()
@@ -141,6 +155,8 @@ def held_out_blocks(
 
 def model_config(settings: PretrainSettings, tokenizer: GPT3Tokenizer) -> GPT3Config:
     """The shape asked for."""
+    from treetune.models.gpt3 import GPT3Config
+
     return GPT3Config(
         vocab_size=len(tokenizer), n_positions=settings.n_positions, n_embd=settings.n_embd,
         n_layer=settings.n_layer, n_head=settings.n_head, attention_band=settings.attention_band,
@@ -153,6 +169,8 @@ def bits_per_byte(
     model: GPT3LMHeadModel, examples: Sequence[TokenizedExample], tokenizer: GPT3Tokenizer, make_batches: Any
 ) -> float:
     """Held-out loss in bits for each byte of the text that the labels spell."""
+    from treetune.train.loop import mean_loss
+
     nats = mean_loss(model, examples, make_batches) * sum(len(each.completion_ids) for each in examples)
     num_bytes = sum(len(tokenizer.decode(each.completion_ids).encode()) for each in examples)
     return nats / math.log(2) / num_bytes

@@ -187,7 +187,7 @@ class GPT3Model(GPT3PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.wte
 
-    def set_input_embeddings(self, value: nn.Module) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.wte = value
 
     def forward(
@@ -223,10 +223,8 @@ class GPT3Model(GPT3PreTrainedModel):
             position_ids = default_positions(attention_mask, num_cached, num_keys, hidden.device)
         if num_keys > self.config.n_positions and int(position_ids.max()) >= self.config.n_positions:
             raise ValueError(f"position {int(position_ids.max())} is beyond n_positions={self.config.n_positions}")
-        masks = {
-            band: allowed_pairs(position_ids, attention_mask, num_keys, band)
-            for band in {block.band for block in self.h}
-        }
+        bands = {self.config.band_of_layer(layer) for layer in range(self.config.n_layer)}
+        masks = {band: allowed_pairs(position_ids, attention_mask, num_keys, band) for band in bands}
         hidden = self.drop(hidden + self.wpe(position_ids))
         states: list[torch.Tensor] = []
         maps: list[torch.Tensor | None] = []
@@ -374,7 +372,8 @@ class GPT3LMHeadModel(GPT3PreTrainedModel, GenerationMixin):  # type: ignore[mis
         }
         model.load_state_dict(weights, strict=True)
         model.tie_weights()
-        return model.eval()
+        model.eval()
+        return model
 
 
 AutoConfig.register("gpt3", GPT3Config, exist_ok=True)

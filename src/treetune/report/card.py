@@ -1,0 +1,124 @@
+"""The model card: README.md of the tuned model, as the Hugging Face hub reads it. It shows no row of the data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from treetune.core.language import say
+from treetune.report.blocks import Cell
+from treetune.report.quality import metric_names, scores_table
+from treetune.report.sections import limit_sentences
+from treetune.report.wording import clean, count, duration, finite, percent, task_name
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
+HUB_TASKS = {
+    "translation": "translation",
+    "summarization": "summarization",
+    "sentiment": "text-classification",
+    "question_answering": "question-answering",
+}
+Record = Mapping[str, Any]
+
+
+def model_card(record: Record) -> str:
+    """Front matter and text; ``record`` as in `treetune.report.page.render_report`."""
+    header = yaml.safe_dump(front_matter(record), sort_keys=False, allow_unicode=True)
+    parts = [f"# {_title(record)}", *_about(record), *_quality(record), *_limits(record), *_reproduce(record)]
+    return f"---\n{header}---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def front_matter(record: Record) -> dict[str, Any]:
+    """What the hub shows and searches: base model, task, languages, metrics with their values."""
+    task, model = _one_line(record.get("task", "")), clean(record.get("model", ""))
+    evaluation = record.get("evaluation") or {}
+    header: dict[str, Any] = {"library_name": "transformers", "tags": ["treetune", task.replace("_", "-")]}
+    if HUB_NAME.fullmatch(model):  # a folder of this machine is nobody else's business
+        header["base_model"] = model
+    header["pipeline_tag"] = "text-generation"  # how it is loaded, whatever the task: answers are written or scored
+    keys = evaluation.get("counts") or {}
+    if languages := [_one_line(key.removeprefix("language:")) for key in keys if key.startswith("language:")]:
+        header["language"] = languages
+    if evaluation.get("scores"):
+        header["metrics"] = list(map(_one_line, metric_names(evaluation)))
+        header["model-index"] = [{"name": f"{task}-treetune", "results": [_results(task, evaluation)]}]
+    return header
+
+
+def _results(task: str, evaluation: Record) -> dict[str, Any]:
+    own = evaluation["scores"].get("tuned") or next(iter(evaluation["scores"].values()))
+    metrics = [
+        {"type": (name := _one_line(score["metric"])), "value": value, "name": name}
+        for score in own if (value := finite(score.get("value"))) is not None
+    ]
+    data = _one_line(re.split(r"[/\\]", clean(evaluation.get("data") or "test rows").rstrip("/\\"))[-1])
+    return {"task": {"type": HUB_TASKS.get(task, task)}, "dataset": {"name": data, "type": "custom"},
+            "metrics": metrics}
+
+
+def _title(record: Record) -> str:
+    return _inline(say("{task} with {model}", task=task_name(str(record.get("task", ""))), model=_model(record)))
+
+
+def _model(record: Record) -> str:
+    model = clean(record.get("model", ""))
+    return model if HUB_NAME.fullmatch(model) else re.split(r"[/\\]", model.rstrip("/\\"))[-1]
+
+
+def _one_line(value: Any) -> str:
+    return " ".join(clean(value).split())
+
+
+def _inline(text: str) -> str:
+    """One line of Markdown in which nothing of ``text`` is read as markup."""
+    return re.sub(r"([\\`*_\[\]<>|#~!&])", r"\\\1", _one_line(text))
+
+
+def _about(record: Record) -> list[str]:
+    facts = [(say("base model"), _model(record)), (say("created"), clean(record.get("created") or "–")),
+             (say("seed"), count((record.get("settings") or {}).get("seed"))),
+             (say("parameters"), count(record.get("parameters")))]
+    seconds, tokens, in_rows = (finite(record.get(key)) for key in ("seconds", "tokens", "row_tokens"))
+    if seconds is not None:
+        facts.append((say("training time"), duration(seconds)))
+    if tokens is not None and in_rows:
+        facts.append((say("tokens saved by sharing prefixes"), percent(in_rows - tokens, in_rows)))
+    for name, split in ((record.get("data") or {}).get("splits") or {}).items():
+        if name == "train":
+            facts.append((say("training rows"), count(split.get("num_rows"))))
+    text = say("A language model tuned for one task on its owner's rows, and what was measured of it.")
+    return [_inline(text), "\n".join(f"- {_inline(name)}: {_inline(value)}" for name, value in facts)]
+
+
+def _quality(record: Record) -> list[str]:
+    evaluation = record.get("evaluation") or {}
+    heading = f"## {say('Quality')}"
+    if not evaluation.get("scores"):
+        return [heading, say("The quality is not there yet: run treetune evaluate.")]
+    table = scores_table(evaluation)
+    return [heading, _inline(table.caption), markdown_table(table.head, table.rows)]
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str | Cell]]) -> str:
+    """A table in GitHub's Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    texts = [[cell.text if isinstance(cell, Cell) else cell for cell in line] for line in lines]
+    return "\n".join(
+        "| " + " | ".join(text if text == "---" else _inline(text) for text in line) + " |" for line in texts
+    )
+
+
+def _limits(record: Record) -> list[str]:
+    return [f"## {say('Limits')}", "\n".join(f"- {_inline(text)}" for text in limit_sentences(record))]
+
+
+def _reproduce(record: Record) -> list[str]:
+    heading = f"## {say('How to reproduce')}"
+    command = record.get("command")
+    if not command:
+        return [heading, say("The command is not there yet.")]
+    lines = clean(command).splitlines() or [""]
+    return [heading, "\n".join(f"    {line}" for line in lines)]

@@ -1,0 +1,35 @@
+"""Which rows a step takes is a function of (seed, step)."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from treetune.train.order import rows_of_step, steps_per_epoch, total_steps
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_every_epoch_shows_every_row_once_and_the_last_step_may_be_smaller(
+    num_rows: int, rows_per_step: int, seed: int, epoch: int
+) -> None:
+    per_epoch = steps_per_epoch(num_rows, rows_per_step)
+    steps = [rows_of_step(num_rows, rows_per_step, seed, epoch * per_epoch + place) for place in range(per_epoch)]
+    assert sorted(np.concatenate(steps).tolist()) == list(range(num_rows))
+    assert [len(step) for step in steps[:-1]] == [rows_per_step] * (per_epoch - 1)
+    assert len(steps[-1]) == num_rows - rows_per_step * (per_epoch - 1)
+
+
+def test_order_depends_on_seed_and_epoch_and_on_nothing_else() -> None:
+    first = rows_of_step(40, 40, 0, 0)
+    np.random.seed(5)
+    assert np.array_equal(first, rows_of_step(40, 40, 0, 0))
+    assert not np.array_equal(first, rows_of_step(40, 40, 1, 0))
+    assert not np.array_equal(first, rows_of_step(40, 40, 0, 1))
+
+
+def test_the_number_of_steps_follows_epochs_unless_it_is_given() -> None:
+    assert total_steps(10, 4, 3.0, 0) == 9
+    assert total_steps(10, 4, 0.5, 0) == 2
+    assert total_steps(10, 4, 0.01, 0) == 1
+    assert total_steps(10, 4, 3.0, 7) == 7
+    assert total_steps(1000, 1, 0.3, 0) == 300
