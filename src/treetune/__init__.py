@@ -2,7 +2,7 @@
 
 Layers, top to bottom; a file imports only from lower ones, folders of one layer not from each other:
 
-    cli, serve > workflow > train > predict, explain > models, evaluate, decide, audit, report > tasks
+    cli, serve, verbs > workflow > train > predict, explain > models, evaluate, decide, audit, report > tasks
     > data, metrics, plan, trees > core
 
 Importing this package loads no torch; names below are loaded when first used.

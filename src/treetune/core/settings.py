@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from treetune.core.errors import UsageError
 
@@ -23,7 +23,16 @@ MAX_CONFIG_BYTES = 1 << 20
 class LoopSettings(BaseModel):
     """What the training loop needs, whatever the data."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # YAML reads yes and no as truth values, which would pass for 1 and 0
+        field = cls.model_fields[str(info.field_name)]
+        if isinstance(value, bool) and field.annotation is not bool:
+            raise ValueError("a number or a text, not yes or no")
+        return value
 
     output_dir: str = Field(description="run folder; the same command on the same folder resumes")
     seed: int = Field(0, ge=0, description="seed of order, dropout and initialisation")
@@ -84,7 +93,7 @@ class TuneSettings(LoopSettings):
 class TextSource(BaseModel):
     """One source of pretraining text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     path: str = Field(description="text file (one document or paragraph a line) or rows; .gz, .xz, .zst allowed")
     share: float = Field(gt=0, description="weight of this source in the training tokens")
@@ -118,7 +127,7 @@ def read_settings(kind: type[Settings], config: Path | None, overrides: Mapping[
     Raises:
         UsageError: E2001 file, E2002 not YAML or not a mapping, E2003 unknown key, E2004 bad value, E2005 missing.
     """
-    values = read_yaml(config) if config else {}
+    values = {str(key): value for key, value in read_yaml(config).items()} if config else {}
     values |= {key: value for key, value in overrides.items() if value is not None}
     if values.get("task") == "qa":
         values["task"] = "question_answering"
@@ -195,7 +204,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
                          found=f"{len(data)} bytes", allowed=f"at most {MAX_CONFIG_BYTES} bytes")
     try:
         value = yaml.load(data.decode("utf-8"), Loader=_UniqueKeyLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UsageError("E2002", "the config file is not usable YAML", where=str(path),
                          found=" ".join(str(error).split()), do="correct the file") from error
     if not isinstance(value, dict):

@@ -23,7 +23,7 @@ def stream_ids(documents: Iterable[str], tokenizer: Any, num_tokens: int) -> Int
     parts: list[IntArray] = []
     size = 0
     for chunk in _chunks(documents):
-        for ids in tokenizer(chunk, add_special_tokens=False)["input_ids"]:
+        for ids in tokenizer(chunk, add_special_tokens=False, split_special_tokens=True)["input_ids"]:
             parts.append(np.array([end, *ids], dtype=np.int32).astype(np.int64))
             size += len(ids) + 1
         if size >= num_tokens:

@@ -22,6 +22,11 @@ PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
 MAX_HEADER_BYTES = 100_000_000
 NO_LIMIT = 10**9
+ENCODERS = (
+    "albert", "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "distilbert", "electra", "ernie",
+    "megatron-bert", "mobilebert", "modernbert", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer",
+    "xlm-roberta", "xlm-roberta-xl", "xmod",
+)
 DEFAULT_WINDOW = 2048
 
 
@@ -49,6 +54,7 @@ def load_model(name: str, *, revision: str | None = None, random_init: bool = Fa
     try:
         config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+        refuse_encoder(config, name)
         tokenizer.model_max_length = NO_LIMIT  # too long rows are cut and counted by us
         if random_init:
             torch.manual_seed(seed_of(seed, "init"))
@@ -73,7 +79,11 @@ def locate(name: str) -> tuple[str, Path | None]:
     folder = Path(place)
     adapter = folder if (folder / ADAPTER_CONFIG).is_file() else None
     if adapter is not None:
-        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
+        refuse_unsafe(adapter, ADAPTER_CONFIG)
+        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        if not isinstance(base, str) or not base:
+            raise ModelError("E3005", "a file of the model is broken", where=str(folder / ADAPTER_CONFIG),
+                             found="no base_model_name_or_path", do="fetch the model again")
         place = str(resolve(base))
         folder = Path(place)
     if folder.is_dir():
@@ -97,6 +107,18 @@ def load_tokenizer(name: str, *, revision: str | None = None) -> tuple[Any, int]
     return tokenizer, window_of(config)
 
 
+def refuse_encoder(config: Any, name: str) -> None:
+    """An encoder sees what comes later: trained as a decoder it would read the answers from its input.
+
+    Raises:
+        ModelError: E3006.
+    """
+    if config.model_type in ENCODERS and not getattr(config, "is_decoder", False):
+        raise ModelError("E3006", "the model is not a causal language model", where=name, found=config.model_type,
+                         allowed="GPT-3, GPT-2, Llama, Qwen3, GPT-NeoX and others of AutoModelForCausalLM",
+                         do="choose a decoder model")
+
+
 def window_of(config: Any) -> int:
     """Tokens a row may have."""
     return int(getattr(config, "max_position_embeddings", 0) or DEFAULT_WINDOW)
@@ -113,19 +135,21 @@ def refuse_endless(tokenizer: Any, name: str) -> None:
                          do="set eos_token in its tokenizer_config.json")
 
 
-def refuse_unsafe(folder: Path) -> None:
+def refuse_unsafe(folder: Path, main: str = "config.json") -> None:
     """Look at a model folder before any loader does.
 
     Raises:
         ModelError: E3002 no config, E3003 only pickle weights, E3004 asks for code, E3005 broken files.
     """
-    if not (folder / "config.json").is_file():
-        raise ModelError("E3002", "there is no model in the folder", where=str(folder), found="no config.json",
+    if not (folder / main).is_file():
+        raise ModelError("E3002", "there is no model in the folder", where=str(folder), found=f"no {main}",
                          allowed="a folder in Hugging Face layout", do="check the path")
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
+            if path.name in (main, "tokenizer_config.json") and not isinstance(content, dict):
+                raise ValueError(f"{type(content).__name__}, not an object")
+        except (ValueError, OSError, RecursionError) as error:
             raise ModelError("E3005", "a file of the model is broken", where=str(path), found=str(error),
                              do="fetch the model again") from error
         refuse_code(content, path)
@@ -141,16 +165,18 @@ def refuse_unsafe(folder: Path) -> None:
 
 def refuse_code(content: Any, path: Path) -> None:
     """Refuse a configuration that names code to fetch or kernels by repository."""
+    if isinstance(content, list):
+        for value in content:
+            refuse_code(value, path)
     if not isinstance(content, dict):
         return
     for key, value in content.items():
         kernel = key.endswith(("attn_implementation", "attn_implementation_internal"))
-        if (key in CODE_KEYS and value) or (kernel and isinstance(value, str) and "/" in value):
+        if (key in CODE_KEYS and value) or (kernel and "/" in str(value)):
             raise ModelError("E3004", "the model asks to run code of its own", where=f"{path}: {key}",
                              found=repr(value)[:200], allowed="model types that transformers itself knows",
                              do="choose a model that needs no remote code; treetune never runs it")
-        if isinstance(value, dict):
-            refuse_code(value, path)
+        refuse_code(value, path)
 
 
 def check_header(path: Path) -> None:
@@ -165,7 +191,7 @@ def check_header(path: Path) -> None:
         end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
         if 8 + length + end != size:
             raise ValueError(f"{8 + length + end} bytes announced, {size} there")
-    except (ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ModelError("E3005", "a file of the model is broken", where=str(path), found=str(error),
                          do="fetch the model again") from error
 

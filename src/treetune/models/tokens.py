@@ -24,7 +24,8 @@ def encode_texts(tokenizer: Any, texts: Iterable[str]) -> dict[str, list[int]]:
     distinct = [text for text in dict.fromkeys(texts) if text]
     if not distinct:
         return {"": []}
-    ids = tokenizer(distinct, add_special_tokens=False)["input_ids"]
+    # a row that spells out a special token must stay text: it may not end an answer or start a document
+    ids = tokenizer(distinct, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return {"": [], **dict(zip(distinct, ids, strict=True))}
 
 

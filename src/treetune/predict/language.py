@@ -38,7 +38,8 @@ def text_ids(loaded: LoadedModel, text: str) -> list[int]:
     Raises:
         UsageError: E2020 the text is longer than the model's window.
     """
-    ids = [*start_ids(loaded.tokenizer), *loaded.tokenizer(text, add_special_tokens=False)["input_ids"]]
+    own = loaded.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    ids = [*start_ids(loaded.tokenizer), *own]
     if len(ids) > loaded.window or not ids:
         raise UsageError("E2020", "the text does not fit into the model's window", found=f"{len(ids)} tokens",
                          allowed=f"1 to {loaded.window} tokens", do="shorten the text")
@@ -77,12 +78,13 @@ def continue_text(
     room = min(max_new_tokens, loaded.window - ids.shape[1])
     if room <= 0:
         return ""
-    torch.manual_seed(seed)
     sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {
         "do_sample": False}
     end = loaded.tokenizer.eos_token_id
-    output = loaded.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=room,
-                                   pad_token_id=end, eos_token_id=end, **sampling)
+    with torch.random.fork_rng(devices=[ids.device] if ids.is_cuda else []):
+        torch.manual_seed(seed)
+        output = loaded.model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=room,
+                                       pad_token_id=end, eos_token_id=end, **sampling)
     new = output[0, ids.shape[1] :].tolist()
     continuation: str = loaded.tokenizer.decode(new, skip_special_tokens=True)
     return continuation

@@ -1,7 +1,8 @@
-"""Question answering: a context and a question in, the answer out. Answers given with the data are spans, checked."""
+"""Question answering: a context and a question in, the answer out. Given answers are checked spans."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ BASELINES = ("first_sentence", "question_overlap_sentence")
 MAX_NEW_TOKENS = 32
 
 FRAMES = {"en": ("\nQuestion: ", "\nAnswer:"), "zh": ("\n问题：", "\n答案：")}
+NUMBER = re.compile(r"(-?[0-9]+)(\.0)?")
 NO_ANSWER = {"en": " unanswerable", "zh": "无法回答"}
 
 
@@ -32,7 +34,7 @@ def options_from_rows(rows: Sequence[Row], prompt_language: str) -> TaskOptions:
 
 
 def answers_of(row: Row) -> tuple[str, ...]:
-    """Accepted answers in order, each once; ``("",)`` for an unanswerable row, ``()`` where the column is absent.
+    """Accepted answers in order, each once; ``("",)`` if unanswerable, ``()`` where the column is absent.
 
     Raises:
         DataError: E1204 an answer that does not stand in the context (at its start, if given).
@@ -41,21 +43,26 @@ def answers_of(row: Row) -> tuple[str, ...]:
     starts: Any = row.values.get("answer_start")
     if isinstance(value, Mapping):
         starts, value = value.get("answer_start", starts), value.get("text")
-    if row.values.get("is_impossible") in (True, "true", "True"):
+    if str(row.values.get("is_impossible")).strip().lower() in ("true", "1"):
         return ("",)
     if value is None:
         return ()
-    texts = [value] if isinstance(value, str) else list(value)
-    given = [] if starts is None or starts == "" else [starts] if isinstance(starts, int | str) else list(starts)
+    texts = list(value) if isinstance(value, list | tuple) else [value]
+    given = list(starts) if isinstance(starts, list | tuple) else [starts]
     context = str(row.values.get("context", ""))
     for place, text in enumerate(texts):
-        start = int(given[place]) if place < len(given) and str(given[place]).lstrip("-").isdigit() else None
-        there = text in context if start is None else context[start : start + len(text)] == text
-        if not isinstance(text, str) or (text and not there):
-            around = context[max(0, start or 0) : (start or 0) + len(str(text))] if start is not None else context[:60]
+        number = NUMBER.fullmatch(str(given[place])) if place < len(given) else None
+        start = int(number[1]) if number else None
+        if not isinstance(text, str) or (text and not _stands(text, context, start)):
+            first = max(0, start or 0)
+            around = context[:60] if start is None else context[first : start + len(str(text))]
             raise row_error(row, "answers", "E1204", "the answer does not stand in its context",
                             found=repr(text)[:80], allowed=f"text of the context, e.g. {around!r}"[:160])
     return tuple(dict.fromkeys(text.strip() for text in texts)) or ("",)
+
+
+def _stands(text: str, context: str, start: int | None) -> bool:
+    return text in context if start is None else start >= 0 and context.startswith(text, start)
 
 
 def example_from_row(row: Row, options: TaskOptions, *, with_answer: bool = True) -> Example:
@@ -68,12 +75,13 @@ def example_from_row(row: Row, options: TaskOptions, *, with_answer: bool = True
     language = prompt_language(options, question)
     before, after = FRAMES[language]
     lead = "" if language == "zh" else " "
-    completion = "" if not answers else (lead + answers[0]) if answers[0] else NO_ANSWER[language]
+    written = lead + " ".join(answers[0].split()) if answers and answers[0] else NO_ANSWER[language]
     return Example(
         row=row.number, row_id=row.id, split=row.split,
-        prompt=(PromptPart(context, cuttable=True), PromptPart(before), PromptPart(question), PromptPart(after)),
-        completion=completion, answers=answers, candidates={}, source=context, language=language,
-        groups=groups_of(row, {column.name: 0 for column in COLUMNS}),
+        prompt=(PromptPart(context, cuttable=True), PromptPart(before), PromptPart(question),
+                PromptPart(after)),
+        completion=written if answers else "", answers=answers, candidates={}, source=context,
+        language=language, groups=groups_of(row, {column.name: 0 for column in COLUMNS}),
     )
 
 

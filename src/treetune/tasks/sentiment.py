@@ -12,7 +12,8 @@ NAME = "sentiment"
 OUTPUT = OutputKind.LABEL
 COLUMNS = (
     Column("text", "what is judged", aliases=("review", "sentence", "content", "comment", "评论", "文本")),
-    Column("label", "positive, negative or neutral", aliases=("sentiment", "target", "class", "情感", "标签")),
+    Column("label", "positive, negative or neutral",
+           aliases=("sentiment", "target", "class", "rating_label", "情感", "标签")),
 )
 ANSWER_COLUMNS = ("label",)
 METRICS = ("accuracy", "macro_f1")

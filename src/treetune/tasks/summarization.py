@@ -16,7 +16,7 @@ COLUMNS = (
 ANSWER_COLUMNS = ("summary",)
 METRICS = ("rougeL", "rouge1", "rouge2")
 BASELINES = ("lead_sentence", "lead_3")
-MAX_NEW_TOKENS = 64
+MAX_NEW_TOKENS = 96
 
 FRAMES = {"en": "\nSummary:", "zh": "\n摘要："}
 
@@ -35,8 +35,9 @@ def example_from_row(row: Row, options: TaskOptions, *, with_answer: bool = True
     return Example(
         row=row.number, row_id=row.id, split=row.split,
         prompt=(PromptPart(document, cuttable=True), PromptPart(FRAMES[language])),
-        completion=lead + " ".join(summary.split()) if summary else "", answers=(summary,) if summary else (),
-        candidates={}, source=document, language=language, groups=groups_of(row, {"document": 0, "summary": 0}),
+        completion=lead + " ".join(summary.split()) if summary else "",
+        answers=(summary,) if summary else (), candidates={}, source=document, language=language,
+        groups=groups_of(row, {"document": 0, "summary": 0}),
     )
 
 

@@ -63,7 +63,9 @@ def save_checkpoint(
             for name in (WEIGHTS, OPTIMIZER, STATE)
         }
         write_json(temporary / MANIFEST, {"step": state.step, "files": files, "fingerprint": fingerprint})
-        shutil.rmtree(target, ignore_errors=True)
+        replaced = folder / f".tmp-old-{target.name}"
+        if target.exists():
+            os.rename(target, replaced)
         os.rename(temporary, target)
         sync_folder(folder)
     except OSError as error:
@@ -72,7 +74,7 @@ def save_checkpoint(
     except RunError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    rotate(folder, keep, state.best_step)
+    rotate(folder, keep, {state.best_step, state.step})
     return target
 
 
@@ -131,12 +133,14 @@ def problem_of(path: Path) -> str:
     """What is wrong with a checkpoint, ``""`` when it is whole: sizes and digests against its manifest."""
     try:
         manifest = read_json(path / MANIFEST)
+        if set(manifest["files"]) != {WEIGHTS, OPTIMIZER, STATE}:
+            return "its manifest does not list its files"
         for name, facts in manifest["files"].items():
             if (path / name).stat().st_size != facts["bytes"]:
                 return f"{name} has {(path / name).stat().st_size} bytes, not {facts['bytes']}"
             if file_digest(path / name) != facts["sha256"]:
                 return f"{name} was changed after it was written"
-    except (RunError, OSError, SafetensorError, KeyError, TypeError) as error:
+    except (RunError, OSError, SafetensorError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {getattr(error, 'found', '') or error}"
     return ""
 
@@ -152,14 +156,13 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
     return None, broken
 
 
-def rotate(folder: Path, keep: int, best_step: int) -> None:
-    """Delete all but the newest ``keep`` valid checkpoints and the best one; junk of crashed saves goes too."""
+def rotate(folder: Path, keep: int, needed: set[int]) -> None:
+    """Delete all but the newest ``keep`` whole checkpoints and the ``needed`` steps; junk of crashed saves goes too."""
     for junk in folder.glob(".tmp-*"):
         shutil.rmtree(junk, ignore_errors=True)
     kept = 0
     for step, path in steps_on_disk(folder):
-        valid = (path / MANIFEST).is_file()
-        if valid and kept < keep:
+        if kept < keep and not problem_of(path):
             kept += 1
-        elif step != best_step:
+        elif step not in needed:
             shutil.rmtree(path, ignore_errors=True)

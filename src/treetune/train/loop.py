@@ -74,7 +74,7 @@ def fit(
         on_event({"event": "checkpoint", "step": state.step, "path": path.name})
 
     with stop_on_signal() as stop_asked:
-        while state.step < steps:
+        while state.step < steps and not out_of_patience(state, settings):
             started = time.perf_counter()
             rate = learning_rate(state.step, steps, settings.learning_rate, settings.warmup_ratio,
                                  settings.lr_scheduler_type)
@@ -94,17 +94,22 @@ def fit(
                 note_evaluation(state, mean_loss(model, validation, make_batches), on_event)
             if due or state.step % save_every == 0:
                 save()
-            if 0 < settings.early_stopping_patience <= state.evaluations_without_gain:
-                on_event({"event": "early_stop", "step": state.step})
-                break
             if (signal_name := stop_asked()) and state.step < steps:
-                save()
+                if not (due or state.step % save_every == 0):
+                    save()
                 raise Interrupted("E4010", "stopped by {signal} after step {step}; everything is saved",
                                   signal=signal_name, step=state.step,
                                   do="run the same command again to go on")
+    if out_of_patience(state, settings):
+        on_event({"event": "early_stop", "step": state.step})
     if state.best_step and state.best_step != state.step:
         load_weights(folder.checkpoints / f"step-{state.best_step}", model)
     return state
+
+
+def out_of_patience(state: TrainState, settings: LoopSettings) -> bool:
+    """Whether as many evaluations as allowed have passed without a better loss."""
+    return 0 < settings.early_stopping_patience <= state.evaluations_without_gain
 
 
 def resume(
@@ -174,7 +179,14 @@ def mean_loss(model: torch.nn.Module, examples: Sequence[TokenizedExample], make
 
 
 def note_evaluation(state: TrainState, loss: float, on_event: OnEvent) -> None:
-    """Keep the best step; count evaluations without a gain."""
+    """Keep the best step; count evaluations without a gain.
+
+    Raises:
+        TrainingError: E4002 the validation loss is not finite.
+    """
+    if not math.isfinite(loss):
+        raise TrainingError("E4002", "the validation loss is not a finite number in step {step}", step=state.step,
+                            found=str(loss), do="lower --learning-rate or look at the validation rows")
     if state.best_loss is None or loss < state.best_loss:
         state.best_loss, state.best_step, state.evaluations_without_gain = loss, state.step, 0
     else:

@@ -34,12 +34,13 @@ def build_optimizers(model: nn.Module, optim: str, learning_rate: float, weight_
     if optim == "adamw":
         return [_adamw((w for _, w in trainable), learning_rate, decay)]
     transformer: Any = model
-    ends = (transformer.get_input_embeddings(), transformer.get_output_embeddings())
-    embeddings = {id(weight) for module in ends if module is not None for weight in module.parameters()}
-    hidden = [w for name, w in trainable if w.dim() == 2 and id(w) not in embeddings and "wpe" not in name]
+    ends = [module for module in model.modules() if isinstance(module, nn.Embedding)]
+    ends += [module for module in (transformer.get_output_embeddings(),) if module is not None]
+    embeddings = {id(weight) for module in ends for weight in module.parameters()}
+    hidden = [w for _, w in trainable if w.dim() == 2 and id(w) not in embeddings]
     rest = [w for _, w in trainable if not any(w is other for other in hidden)]
-    muon = Muon(hidden, learning_rate, decay)
-    return [muon, _adamw(rest, learning_rate, decay)]
+    found: list[torch.optim.Optimizer] = [Muon(hidden, learning_rate, decay)] if hidden else []
+    return [*found, _adamw(rest, learning_rate, decay)] if rest else found
 
 
 class Muon(torch.optim.Optimizer):

@@ -46,7 +46,8 @@ def build_tree(
     Returns:
         The tree; ``label_example`` holds indices into ``examples``.
     """
-    sequences = {index: input_ids_of(examples[index]) for index in (order or range(len(examples)))}
+    chosen = range(len(examples)) if order is None else order
+    sequences = {index: input_ids_of(examples[index]) for index in chosen}
     if order is None and share:
         order = sorted_order(list(sequences.values()))
     ids: list[IntArray] = []

@@ -42,7 +42,8 @@ def evaluate(
     systems: dict[str, Sequence[str]] = {"tuned": [each.answer for each in predictions]}
     if compare_base:
         on_event({"event": "predicting", "system": "base", "rows": len(examples)})
-        base = load_model(run.facts["base_model"], random_init=run.facts["random_init"], seed=run.facts["seed"])
+        base = load_model(run.facts["base_model"], revision=run.facts["fingerprint"]["revision"],
+                          random_init=run.facts["random_init"], seed=run.facts["seed"])
         systems["base"] = [each.answer for each in answer(run, base, examples)]
     training = training_answers(run)
     for name in run.task.BASELINES:
@@ -81,7 +82,7 @@ def training_answers(run: Run) -> list[Example]:
     """One stand-in example a label and training row, for the majority baseline; [] for other tasks."""
     if run.task.OUTPUT != OutputKind.LABEL:
         return []
-    balance = read_json(run.folder.data)["check"]["splits"]["train"]["labels"]
+    balance = read_json(run.folder.data)["label_counts"]  # by standard name, however the file spells them
     label = max(balance, key=lambda name: balance[name])
     return [Example(0, "0", "train", (), "", (label,), {}, "", "")]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from treetune.core.files import write_text
+from treetune.core.files import disk_error, write_text
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -15,32 +16,44 @@ OnEvent = Callable[[dict[str, Any]], None]
 class MetricsLog:
     """Appends events to ``metrics.jsonl`` and passes them on.
 
-    After a resume from step N, lines of later steps (written after the last checkpoint) are taken out first, so
-    that every step stands in the file once.
+    Lines of steps that a lost attempt wrote after the last checkpoint are taken out when the steps are taken again,
+    so that every step stands in the file once; so is a last line that a crash left unfinished.
     """
 
     def __init__(self, path: Path, watch: OnEvent) -> None:
         self.path = path
         self.watch = watch
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.placed = False
 
     def __call__(self, event: dict[str, Any]) -> None:
-        if event["event"] == "resumed":
-            self.drop_after(event["step"])
-        with open(self.path, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(event, ensure_ascii=False) + "\n")
+        """Write one event.
+
+        Raises:
+            RunError: E5001 no space, E5002 no permission, E5003 other failure of the disk.
+        """
+        if not self.placed and "step" in event:
+            self.placed = True
+            self.drop_after(event["step"] - (event["event"] != "resumed"))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a", encoding="utf-8") as handle:
+                handle.write(json.dumps(event, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise disk_error(error, self.path) from error
         self.watch(event)
 
     def drop_after(self, step: int) -> None:
         """Take out the lines of steps after ``step``."""
-        if self.path.exists():
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            kept = [line for line in lines if json.loads(line).get("step", 0) <= step]
-            write_text(self.path, "".join(line + "\n" for line in kept))
+        kept = [event for event in read_events(self.path) if event.get("step", 0) <= step]
+        write_text(self.path, "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept))
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """All events of a run, oldest first; [] where there are none."""
+    """All events of a run, oldest first; [] where there are none. A line that a crash cut off is passed over."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    events = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError):
+            events.append(json.loads(line))
+    return [event for event in events if isinstance(event, dict)]

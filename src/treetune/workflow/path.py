@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,7 @@ def data_record(
         "fingerprint": fingerprint, "renamed": dict(training.renamed), "labels": list(options.labels),
         "rows": {"train": len(training.rows), "validation": len(validation.rows)},
         "row_ids": {"validation": [row.id for row in validation.rows]},
+        "label_counts": Counter(each.answers[0] for each in training.examples) if options.labels else {},
         "check": report.as_dict(),
     }
 

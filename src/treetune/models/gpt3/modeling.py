@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, GPT2LMHeadModel, PreTrainedModel
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -65,6 +66,13 @@ def allowed_pairs(
     return allowed
 
 
+def residual_projection(width: int, n_embd: int) -> nn.Linear:
+    """A projection into the residual stream, marked so that initialisation makes it smaller."""
+    projection = nn.Linear(width, n_embd)
+    projection.into_residual = True  # type: ignore[assignment]
+    return projection
+
+
 class GPT3Attention(nn.Module):
     """Multi-head self-attention; ``band`` limits how far back a token sees."""
 
@@ -76,7 +84,7 @@ class GPT3Attention(nn.Module):
         self.dropout = config.attn_pdrop
         inner = config.n_head * config.head_width
         self.c_attn = nn.Linear(config.n_embd, 3 * inner)
-        self.c_proj = nn.Linear(inner, config.n_embd)
+        self.c_proj = residual_projection(inner, config.n_embd)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(
@@ -119,7 +127,7 @@ class GPT3MLP(nn.Module):
     def __init__(self, config: GPT3Config) -> None:
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, config.inner_width)
-        self.c_proj = nn.Linear(config.inner_width, config.n_embd)
+        self.c_proj = residual_projection(config.inner_width, config.n_embd)
         self.act = ACT2FN[config.activation_function]
         self.dropout = nn.Dropout(config.resid_pdrop)
 
@@ -166,9 +174,9 @@ class GPT3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, GPT3Attention | GPT3MLP):
+        if getattr(module, "into_residual", False):
             std = self.config.initializer_range / math.sqrt(2 * self.config.n_layer)
-            nn.init.normal_(module.c_proj.weight, mean=0.0, std=std)
+            init.normal_(module.weight, mean=0.0, std=std)
 
 
 class GPT3Model(GPT3PreTrainedModel):
@@ -268,7 +276,8 @@ class GPT3CausalLMOutput(CausalLMOutputWithPast):  # type: ignore[misc]
             if inputs is not None and inputs[0] is not None:
                 value = next_token_loss(self["logits"], *inputs)
                 object.__setattr__(self, "_inputs", None)
-                self["loss"] = value
+                if value is not None:
+                    self["loss"] = value
         return value
 
 
@@ -284,7 +293,8 @@ def next_token_loss(
         return None
     targets = input_ids[:, 1:]
     if attention_mask is not None and attention_mask.shape == input_ids.shape:
-        targets = targets.masked_fill(attention_mask[:, 1:] == 0, -100)
+        outside = (attention_mask[:, 1:] == 0) | (attention_mask[:, :-1] == 0)
+        targets = targets.masked_fill(outside, -100)
     return functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets.flatten())
 
 

@@ -1,0 +1,117 @@
+"""A tiny model in a folder, the command line as a function, and one tuned run a task."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from treetune.cli.app import run
+from treetune.core.language import choose_language
+from treetune.data.sample import sample_path
+from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, train_tokenizer
+
+TASKS = ("translation", "summarization", "sentiment", "question_answering")
+WINDOW = 512
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one command said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture(autouse=True)
+def one_thread_in_english() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    choose_language("en")
+    yield
+    choose_language("")
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer model of random weights, with a tokenizer of some 400 entries."""
+    texts = [line for task in TASKS for line in sample_path(task, "train").read_text("utf-8").splitlines()[:20]]
+    tokenizer = train_tokenizer(texts, 400, WINDOW)
+    torch.manual_seed(0)
+    config = GPT3Config(
+        vocab_size=len(tokenizer), n_positions=WINDOW, n_embd=32, n_layer=2, n_head=2, attention_band=64,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    GPT3LMHeadModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """(words of the command) -> exit code and what it printed."""
+
+    def call(*words: object) -> Result:
+        capsys.readouterr()
+        arguments = [str(word) for word in words]
+        code = run(arguments, "--json" in arguments, False)
+        said = capsys.readouterr()
+        return Result(code, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tune_words(tiny: Path) -> Callable[..., list[str]]:
+    """(task, run folder, flags) -> the words of a short tuning on the packaged rows; a flag's None takes it out."""
+
+    def words(task: str, output: Path, **flags: Any) -> list[str]:
+        given: dict[str, Any] = {
+            "task": task, "model": tiny, "data": sample_path(task, "train"),
+            "validation_data": sample_path(task, "validation"), "output_dir": output, "max_steps": 3,
+            "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1, "max_new_tokens": 6, **flags,
+        }
+        pairs = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items() if value is not None]
+        return ["tune", *(word for pair in pairs for word in pair)]
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], Path]:
+    """(task, number) -> a file with so many packaged test rows of the task."""
+
+    def make(task: str, count: int) -> Path:
+        path = tmp_path_factory.mktemp("rows") / f"{task}.jsonl"
+        lines = sample_path(task, "test").read_text("utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[:count]), "utf-8")
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def runs(
+    tune_words: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """(task) -> its tuned run, made once."""
+    made: dict[str, Path] = {}
+
+    def get(task: str) -> Path:
+        if task not in made:
+            made[task] = tmp_path_factory.mktemp("runs") / task
+            assert run(tune_words(task, made[task]), False, False) == 0
+        return made[task]
+
+    return get
