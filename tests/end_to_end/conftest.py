@@ -80,7 +80,8 @@ def tune_words(tiny: Path) -> Callable[..., list[str]]:
         given: dict[str, Any] = {
             "task": task, "model": tiny, "data": sample_path(task, "train"),
             "validation_data": sample_path(task, "validation"), "output_dir": output, "max_steps": 3,
-            "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1, "max_new_tokens": 6, **flags,
+            "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1, "max_new_tokens": 6,
+            "torch_threads": 1, **flags,
         }
         pairs = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items() if value is not None]
         return ["tune", *(word for pair in pairs for word in pair)]

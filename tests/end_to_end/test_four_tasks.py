@@ -130,6 +130,7 @@ def test_the_majority_baseline_knows_labels_by_their_standard_names(
     assert {score["metric"]: score["value"] for score in scores["majority"]}["accuracy"] == 1.0
 
 
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft's own
 def test_adapters_answer_from_their_own_folder(
     cli: Cli, tune_words: Words, tmp_path: Path, rows_file: Callable[[str, int], Path], tiny: Path
 ) -> None:

@@ -58,9 +58,9 @@ def show(found: dict[str, Any]) -> None:
         if leak["overlap"]["count"]:
             console.print(say("{count} rows of {later} stand in {earlier} too, e.g. {examples}",
                               count=leak["overlap"]["count"], later=leak["later"], earlier=leak["earlier"],
-                              examples=leak["overlap"]["examples"][:3]))
+                              examples=leak["overlap"]["examples"][:3]), markup=False)
     for ours, theirs in found["renamed"].items():
-        console.print(say("column {theirs} is read as {ours}", theirs=ours, ours=theirs))
+        console.print(say("column {theirs} is read as {ours}", theirs=ours, ours=theirs), markup=False)
     for refusal in found["refused"][:10]:
         console.print(f"{refusal['file']}, {say('line')} {refusal['line']}: {refusal['code']} {refusal['why']}",
                       markup=False, highlight=False)

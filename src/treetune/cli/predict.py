@@ -52,8 +52,9 @@ def show_next(
     """Next tokens, probability of the text, and a continuation if asked for."""
     from treetune.models.load import load_model
     from treetune.predict.language import continue_text, next_tokens, score_text
+    from treetune.workflow.run import open_run
 
-    loaded = load_model(f"{model}/model" if is_run(model) else model)
+    loaded = open_run(model).loaded if is_run(model) else load_model(model)
     likely = next_tokens(loaded, text, top_k)
     score = score_text(loaded, text)
     continuation = continue_text(loaded, text, max_new_tokens=continue_tokens, temperature=temperature, top_p=top_p,

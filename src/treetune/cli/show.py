@@ -20,6 +20,8 @@ class Watcher:
         self.first_step = 0
 
     def __call__(self, event: dict[str, Any]) -> None:
+        if event["event"] == "resumed":
+            self.first_step, self.started = event["step"], time.monotonic()
         line = self.line_of(event)
         if self.quiet or not line:
             return
@@ -82,12 +84,13 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     """A table on standard output."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    shown = Table(title=title, title_justify="left")
+    shown = Table(title=Text(title), title_justify="left")
     for place, name in enumerate(header):
-        shown.add_column(name, justify="left" if place == 0 else "right", overflow="fold")
+        shown.add_column(Text(name), justify="left" if place == 0 else "right", overflow="fold")
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*(Text(cell) for cell in row))  # as they are: [b] in a row is no markup
     Console().print(shown)
 
 

@@ -58,7 +58,7 @@ def load_model(name: str, *, revision: str | None = None, random_init: bool = Fa
         tokenizer.model_max_length = NO_LIMIT  # too long rows are cut and counted by us
         if random_init:
             torch.manual_seed(seed_of(seed, "init"))
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=torch.float32)
         else:
             model = AutoModelForCausalLM.from_pretrained(
                 place, revision=revision, trust_remote_code=False, use_safetensors=True, dtype=torch.float32

@@ -36,7 +36,9 @@ def evaluate(
 
     run = open_run(run_path)
     result = read_for(run.task, data, split, columns or {})
-    gathered = to_examples(run.task, result, run.options, run.folder.quarantine, max_refused_share)
+    quarantine = run.folder.quarantine
+    gathered = to_examples(run.task, result, run.options, quarantine.with_name(f"evaluation.{quarantine.name}"),
+                           max_refused_share)
     examples = gathered.examples
     predictions = answer(run, run.loaded, examples)
     systems: dict[str, Sequence[str]] = {"tuned": [each.answer for each in predictions]}

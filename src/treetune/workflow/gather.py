@@ -10,7 +10,7 @@ from treetune.core.errors import DataError
 from treetune.core.records import Example, Row
 from treetune.core.settings import TuneSettings
 from treetune.data.read import ReadResult, read_rows, stop_if_too_many
-from treetune.data.refusals import Refusal, refuse
+from treetune.data.refusals import Refusal, refuse, write_quarantine
 from treetune.data.split import split_off
 from treetune.tasks.contract import Task, TaskOptions
 
@@ -44,7 +44,7 @@ def to_examples(
     """Examples of all rows the task can use; the others are refused, written to ``quarantine`` and counted.
 
     Raises:
-        DataError: E1120 more refused than ``max_refused_share``.
+        DataError: E1120 more refused than ``max_refused_share``. RunError: E5001 to E5003 when the disk refuses.
     """
     rows: list[Row] = []
     examples: list[Example] = []
@@ -56,6 +56,8 @@ def to_examples(
         except DataError as error:
             refused.append(refuse(error, row.file, row.line, dict(row.values)))
     seen = replace(result, rows=tuple(rows), refused=tuple(refused))
+    if quarantine and (refused or quarantine.exists()):
+        write_quarantine(quarantine, refused)
     stop_if_too_many(seen, max_refused_share, quarantine)
     return Gathered(tuple(rows), tuple(examples), tuple(refused), result.renamed, result.digest)
 
@@ -71,23 +73,15 @@ def gather_training(
         kept, held_out = split_off(training.rows, settings.validation_share, settings.seed, group_of(task))
         validation = replace(training, rows=tuple(held_out), refused=(), num_read=len(held_out))
         training = replace(training, rows=tuple(kept))
-    options = task.options_from_rows([row for row in training.rows if _usable(task, row)],
-                                     settings.prompt_language)
     share = settings.max_refused_share
+    usable = to_examples(task, training, TaskOptions(), quarantine, share).rows  # whatever the label set will be
+    options = task.options_from_rows(usable, settings.prompt_language)
     return (
         to_examples(task, training, options, quarantine, share),
-        to_examples(task, validation, options, None, share),
+        to_examples(task, validation, options,
+                    quarantine and quarantine.with_name(f"validation.{quarantine.name}"), share),
         options,
     )
-
-
-def _usable(task: Task, row: Row) -> bool:
-    """Whether the row can be an example at all, whatever its label set."""
-    try:
-        task.example_from_row(row, TaskOptions())
-    except DataError:
-        return False
-    return True
 
 
 def group_of(task: Task) -> Callable[[Row], str]:

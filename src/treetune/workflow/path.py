@@ -17,7 +17,7 @@ from treetune.data.check import inspect
 from treetune.tasks.contract import Task, TaskOptions, load_task
 from treetune.workflow.gather import Gathered, cut_report, gather_training
 from treetune.workflow.log import MetricsLog, OnEvent
-from treetune.workflow.run import save_facts
+from treetune.workflow.run import save_facts, save_model
 
 MAY_DIFFER = {"output_dir", "logging_steps", "save_total_limit", "torch_threads"}
 
@@ -50,14 +50,13 @@ def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
     if folder.is_complete():
         log.watch({"event": "complete", "path": str(folder.root)})
         return dict(read_json(folder.model / "treetune.json"))
-    write_text(folder.config, to_yaml(settings))
-    write_json(folder.data, data_record(task, training, validation, options, fingerprint))
-
     loaded = load_model(settings.model, revision=settings.revision, random_init=settings.random_init,
                         seed=settings.seed)
     max_length = min(settings.max_length or loaded.window, loaded.window)
     train_tokens = tokenize(training.examples, loaded.tokenizer, max_length)
     validation_tokens = tokenize(validation.examples, loaded.tokenizer, max_length)
+    write_text(folder.config, to_yaml(settings))  # from here on the folder is this run's
+    write_json(folder.data, data_record(task, training, validation, options, fingerprint))
     log({"event": "tokens", "cut": cut_report([each.num_cut for each in train_tokens]),
          "rows": len(train_tokens), "validation_rows": len(validation_tokens)})
     model = loaded.model
@@ -70,9 +69,8 @@ def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
                            max_tokens=settings.max_tokens_per_pass)
     started = time.time()
     state = fit(model, train_tokens, validation_tokens, settings, make_batches, folder, fingerprint, log)
-    model.save_pretrained(folder.model)
     loaded.tokenizer.model_max_length = loaded.window
-    loaded.tokenizer.save_pretrained(folder.model)
+    save_model(folder, model, loaded.tokenizer)
     facts = {
         "task": task.NAME, "labels": list(options.labels), "prompt_language": options.prompt_language,
         "max_length": max_length, "max_new_tokens": settings.max_new_tokens or task.MAX_NEW_TOKENS,

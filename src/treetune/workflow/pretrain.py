@@ -15,6 +15,7 @@ from treetune.core.seeds import seed_of
 from treetune.core.settings import PretrainSettings, TextSource, to_yaml
 from treetune.data.text import documents
 from treetune.workflow.log import MetricsLog, OnEvent
+from treetune.workflow.run import save_model
 
 if TYPE_CHECKING:
     from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, GPT3Tokenizer
@@ -61,9 +62,8 @@ def pretrain(settings: PretrainSettings, on_event: OnEvent) -> dict[str, Any]:
         },
         "sources_sha256": {s.path: file_digest(Path(settings.data_root) / s.path) for s in settings.data},
     }
-    model.to(torch.bfloat16).save_pretrained(folder.model)
     tokenizer.model_max_length = settings.n_positions
-    tokenizer.save_pretrained(folder.model)
+    save_model(folder, model.to(torch.bfloat16), tokenizer)
     write_json(folder.root / "pretraining.json", record)
     return record
 

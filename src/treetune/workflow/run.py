@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from treetune.core.errors import UsageError
-from treetune.core.files import RunFolder, read_json, write_json
+from treetune.core.files import RunFolder, disk_error, read_json, write_json
+from treetune.models.adapters import ADAPTER_CONFIG
 from treetune.models.load import LoadedModel, load_model
 from treetune.tasks.contract import Task, TaskOptions, load_task
 
@@ -36,6 +40,22 @@ class Run:
         return str(self.facts["layout"])
 
 
+def save_model(folder: RunFolder, model: Any, tokenizer: Any) -> None:
+    """The model and its tokenizer in Hugging Face layout.
+
+    Raises:
+        RunError: E5001 no space, E5002 no permission, E5003 other failure of the disk.
+    """
+    try:
+        model.save_pretrained(folder.model)
+        tokenizer.save_pretrained(folder.model)
+    except OSError as error:
+        raise disk_error(error, folder.model) from error
+    except SafetensorError as error:  # safetensors gives the system's number in its text only
+        number = re.search(r"os error (\d+)", str(error))
+        raise disk_error(OSError(int(number[1]) if number else 0, str(error)), folder.model) from error
+
+
 def save_facts(folder: RunFolder, facts: dict[str, Any]) -> None:
     """Written last: a model folder without it is not a finished run."""
     write_json(folder.model / "treetune.json", facts)
@@ -58,4 +78,12 @@ def open_run(path: str | Path) -> Run:
                          do="run its treetune tune command again to finish it")
     facts = read_json(folder.model / "treetune.json")
     options = TaskOptions(tuple(facts["labels"]), facts["prompt_language"])
-    return Run(folder, load_model(str(folder.model)), load_task(facts["task"]), options, facts)
+    return Run(folder, load_run_model(folder, facts), load_task(facts["task"]), options, facts)
+
+
+def load_run_model(folder: RunFolder, facts: dict[str, Any]) -> LoadedModel:
+    """The run's model; adapters go onto the base they were trained on: its revision, or its random weights."""
+    if not (folder.model / ADAPTER_CONFIG).is_file():
+        return load_model(str(folder.model))
+    return load_model(str(folder.model), revision=facts["fingerprint"]["revision"], random_init=facts["random_init"],
+                      seed=facts["seed"])

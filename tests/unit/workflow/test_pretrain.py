@@ -1,0 +1,140 @@
+"""Pretraining on a few lines of text, through the command line: it ends, resumes, and its model loads."""
+
+import hashlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForCausalLM
+
+from treetune.cli.app import run
+from treetune.cli.show import Watcher
+from treetune.core.language import choose_language
+from treetune.models.gpt3 import GPT3LMHeadModel, GPT3Tokenizer
+from treetune.workflow.log import read_events
+
+WORDS = ["river", "stone", "green", "walks", "slowly", "under", "bright", "seven", "boats", "sing"]
+Config = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def one_thread_in_english() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    choose_language("en")
+    yield
+    choose_language("")
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """(changes) -> a YAML file of a tiny pretraining on two sources: lines of text, and rows with a template."""
+    lines = [" ".join(WORDS[(n * k + k) % 10] for k in range(1, 9)) + f" {n}." for n in range(120)]
+    (tmp_path / "a.txt").write_text("\n".join(lines) + "\n", "utf-8")
+    rows = [json.dumps({"text": line, "label": "positive"}) for line in lines[:60]]
+    (tmp_path / "b.jsonl").write_text("\n".join(rows) + "\n", "utf-8")
+
+    def write(name: str = "run", **changes: Any) -> Path:
+        values = {
+            "output_dir": str(tmp_path / name), "data_root": str(tmp_path), "total_tokens": 1200, "vocab_size": 320,
+            "tokenizer_bytes": 5000, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2, "attention_band": 8,
+            "max_steps": 3, "save_steps": 1, "eval_steps": 3, "logging_steps": 1, "per_device_train_batch_size": 4,
+            "held_out_tokens": 200, "torch_threads": 1,
+            "data": [{"path": "a.txt", "share": 3},
+                     {"path": "b.jsonl", "share": 1, "template": "Review: {text}\nSentiment: {label}"}],
+            **changes,
+        }
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(values), "utf-8")
+        return path
+
+    return write
+
+
+def weights(run_folder: Path) -> str:
+    return hashlib.sha256((run_folder / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_short_pretraining_leaves_a_model_and_its_numbers(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["pretrain", str(config()), "--json"], True, False) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record == json.loads((tmp_path / "run" / "pretraining.json").read_text("utf-8"))
+    assert set(record["held_out_bits_per_byte"]) == {"a.txt", "b.jsonl"}
+    assert all(0.5 < bits < 12 for bits in record["held_out_bits_per_byte"].values())
+    counts = record["training_tokens_by_source"]
+    assert counts["a.txt"]["tokens"] == 28 * 32  # 900 of 1200 tokens in whole blocks
+    assert counts["b.jsonl"]["tokens"] == 9 * 32
+    assert record["sources_sha256"]["a.txt"] == hashlib.sha256((tmp_path / "a.txt").read_bytes()).hexdigest()
+    model = GPT3LMHeadModel.from_pretrained(tmp_path / "run" / "model")
+    tokenizer = GPT3Tokenizer.from_pretrained(tmp_path / "run" / "model")
+    assert record["parameters"] == sum(weight.numel() for weight in model.parameters())
+    assert tokenizer.model_max_length == 32
+    assert len(tokenizer) == model.config.vocab_size
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")(
+            **tokenizer("river stone", return_tensors="pt")).logits
+    assert torch.isfinite(logits).all()
+
+
+def test_it_resumes_byte_equal(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["pretrain", str(config("whole"))], False, False) == 0
+    plain = Watcher.__call__
+
+    def watch(self: Watcher, event: dict[str, Any]) -> None:
+        plain(self, event)
+        if event["event"] == "step" and event["step"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "__call__", watch)
+        assert run(["pretrain", str(config("cut"))], False, False) == 75
+    assert run(["pretrain", str(config("cut"))], False, False) == 0
+    assert "going on from step-1" in capsys.readouterr().err
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    steps = [event["step"] for event in read_events(tmp_path / "cut" / "metrics.jsonl") if event["event"] == "step"]
+    assert steps == [1, 2, 3]
+
+
+def test_other_settings_are_refused(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["pretrain", str(config())], False, False) == 0
+    assert run(["pretrain", str(config()), "--seed", "1"], False, False) == 1
+    assert "E5010" in capsys.readouterr().err
+
+
+def test_a_tokenizer_of_another_run_is_kept(config: Config, tmp_path: Path) -> None:
+    assert run(["pretrain", str(config())], False, False) == 0
+    kept = tmp_path / "run" / "tokenizer"
+    assert run(["pretrain", str(config("other")), "--tokenizer", str(kept), "--max-steps", "1"], False, False) == 0
+    first, second = (GPT3Tokenizer.from_pretrained(place) for place in (kept, tmp_path / "other" / "model"))
+    assert first.get_vocab() == second.get_vocab()
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "place"),
+    [({"path": "none.txt", "share": 1}, "E1101", "none.txt"),
+     ({"path": "b.jsonl", "share": 1, "template": "{body}"}, "E1112", "b.jsonl, line 1")],
+)
+def test_a_source_that_cannot_be_read(
+    source: dict[str, Any], code: str, place: str, config: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["pretrain", str(config(data=[source]))], False, False) == 3
+    said = capsys.readouterr().err
+    assert said.startswith(code)
+    assert place in said
+
+
+def test_a_novel_keeps_its_order_in_pieces_of_forty_lines(config: Config, tmp_path: Path) -> None:
+    novel = config(data=[{"path": "a.txt", "share": 1, "document": "file"}], max_steps=1)
+    assert run(["pretrain", str(novel)], False, False) == 0
+    assert (tmp_path / "run" / "model" / "config.json").is_file()
