@@ -126,7 +126,7 @@ def test_rotation_never_deletes_the_last_whole_checkpoint(tmp_path: Path, save: 
     good, bad = save(1), save(2)
     weights = bad / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    rotate(tmp_path, 1, 0)
+    rotate(tmp_path, 1, {0})
     assert newest_valid(tmp_path)[0] == good
 
 
