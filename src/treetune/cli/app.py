@@ -15,11 +15,20 @@ import typer
 from treetune.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, TreetuneError
 from treetune.core.language import choose_language, say
 
-VERBS = ("demo", "init", "check", "tune", "evaluate", "predict", "pretrain", "doctor")
+VERBS = {
+    "demo": "Tune the shipped base on sample rows, measure it, answer five held-out rows, write a report.",
+    "init": "Write sample rows and a config to start from.",
+    "check": "Check your data: faults, duplicates, leaks, balance, lengths, and two examples as the model reads them.",
+    "tune": "Tune a model for a task on your rows. The same command again resumes.",
+    "evaluate": "Measure a run on labelled rows: tuned, untuned and baselines, each with a 95 % interval.",
+    "predict": "Answer rows with a tuned run, or ask the language model itself with --next.",
+    "pretrain": "Train a GPT-3-architecture model on text. The same command again resumes.",
+    "doctor": "Look at Python, packages, disk, memory and the shipped model; exit code 1 where something is wrong.",
+}
 
 
-def build_app() -> typer.Typer:
-    """All verbs, one file each in this folder."""
+def build_app(wanted: str | None = None) -> typer.Typer:
+    """All verbs, one file each in this folder; only the file of the ``wanted`` one is imported (None: of all)."""
     app = typer.Typer(
         name="treetune", no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
         help="Fine-tune a language model for your task on the machine you have.",
@@ -34,8 +43,14 @@ def build_app() -> typer.Typer:
             raise typer.Exit()
 
     for verb in VERBS:
-        app.command(name=verb)(importlib.import_module(f"treetune.cli.{verb}").run)
+        listed = wanted is not None and verb != wanted
+        run_verb = _only_listed if listed else importlib.import_module(f"treetune.cli.{verb}").run
+        app.command(name=verb, help=VERBS[verb])(run_verb)
     return app
+
+
+def _only_listed() -> None:
+    """Stands for a verb that is shown in the help but was not asked for."""
 
 
 def main() -> None:
@@ -69,7 +84,8 @@ def take_common(arguments: list[str]) -> tuple[list[str], bool, bool, str]:
 def run(arguments: list[str], as_json: bool, debug: bool) -> int:
     """Run one command and give its exit code; errors are printed, never shown as tracebacks unless asked."""
     try:
-        result = build_app()(arguments, standalone_mode=False)
+        wanted = next((word for word in arguments if not word.startswith("-")), "")
+        result = build_app(wanted)(arguments, standalone_mode=False)
         return result if isinstance(result, int) else EXIT_DONE
     except TreetuneError as error:
         if debug:

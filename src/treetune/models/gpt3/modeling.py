@@ -169,7 +169,11 @@ class GPT3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     @classmethod
     def from_pretrained(cls, name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
         """As transformers', and ``'gpt3'`` needs no network: it is treetune's own small base model."""
-        return super().from_pretrained(resolve(name_or_path), *args, **kwargs)
+        place = resolve(name_or_path)
+        if place != name_or_path and "torch_dtype" not in kwargs:
+            # shipped in bfloat16 to be small; small steps of an optimizer would vanish in it
+            kwargs.setdefault("dtype", torch.float32)
+        return super().from_pretrained(place, *args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
