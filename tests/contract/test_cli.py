@@ -121,7 +121,7 @@ def test_common_flags_stand_anywhere() -> None:
 def test_an_error_nobody_foresaw_is_no_traceback(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail() -> None:
+    def fail(wanted: str) -> None:
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(app, "build_app", fail)
