@@ -7,8 +7,8 @@ from typing import Any
 
 from treetune.core.records import Example
 from treetune.core.settings import TuneSettings
-from treetune.data.check import inspect, lengths_of
-from treetune.tasks.contract import load_task
+from treetune.data.check import DataReport, inspect, lengths_of
+from treetune.tasks.contract import Task, TaskOptions, load_task
 from treetune.workflow.gather import Gathered, cut_report, gather_training
 
 
@@ -24,13 +24,8 @@ def check(settings: TuneSettings, *, with_tokens: bool = True) -> dict[str, Any]
     """
     task = load_task(settings.task)
     training, validation, options = gather_training(settings.model_copy(update={"max_refused_share": 1.0}), task, None)
-    names = [column.name for column in task.COLUMNS if column.required and column.name not in task.ANSWER_COLUMNS]
     splits = {"train": training, "validation": validation}
-    report = inspect(
-        {name: each.rows for name, each in splits.items()}, text_columns=names,
-        label_column=task.ANSWER_COLUMNS[0] if options.labels else None,
-        refused={name: each.refused for name, each in splits.items()},
-    )
+    report = inspect_splits(task, splits, options)
     cut: dict[str, dict[str, int]] = {}
     if with_tokens:
         lengths, cut = token_lengths(settings, splits)
@@ -41,6 +36,16 @@ def check(settings: TuneSettings, *, with_tokens: bool = True) -> dict[str, Any]
                     for each in splits.values() for r in each.refused],
         "rendered": [rendered(example) for example in training.examples[:2]],
     }
+
+
+def inspect_splits(task: Task, splits: dict[str, Gathered], options: TaskOptions) -> DataReport:
+    """The check of the rows alone: what they are compared by are the task's input columns."""
+    names = [column.name for column in task.COLUMNS if column.required and column.name not in task.ANSWER_COLUMNS]
+    return inspect(
+        {name: each.rows for name, each in splits.items()}, text_columns=names,
+        label_column=task.ANSWER_COLUMNS[0] if options.labels else None,
+        refused={name: each.refused for name, each in splits.items()},
+    )
 
 
 def token_lengths(settings: TuneSettings, splits: dict[str, Gathered]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,8 +13,8 @@ from treetune.core.errors import RunError, UsageError
 from treetune.core.files import RunFolder, read_json, value_digest, write_json, write_text
 from treetune.core.records import TokenizedExample
 from treetune.core.settings import TuneSettings, to_yaml
-from treetune.data.check import inspect
 from treetune.tasks.contract import Task, TaskOptions, load_task
+from treetune.workflow.check import inspect_splits
 from treetune.workflow.gather import Gathered, cut_report, gather_training
 from treetune.workflow.log import MetricsLog, OnEvent
 from treetune.workflow.run import save_facts, save_model
@@ -31,6 +31,17 @@ def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
     Raises:
         TreetuneError: see `treetune.core.errors`; nothing half-written is left looking whole.
     """
+    folder = RunFolder(Path(settings.output_dir))
+    task = load_task(settings.task)
+    training, validation, options = gather_training(settings, task, folder.quarantine)
+    fingerprint = fingerprint_of(settings, training, validation)
+    refuse_changed(folder, fingerprint)
+    log = MetricsLog(folder.metrics, on_event)
+    if folder.is_complete():
+        log.watch({"event": "complete", "path": str(folder.root)})
+        return dict(read_json(folder.model / "treetune.json"))
+
+    # only now: a fault in the rows, or a finished run, need not wait for torch
     import torch
 
     from treetune.models.adapters import add_lora
@@ -41,15 +52,6 @@ def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
-    folder = RunFolder(Path(settings.output_dir))
-    task = load_task(settings.task)
-    training, validation, options = gather_training(settings, task, folder.quarantine)
-    fingerprint = fingerprint_of(settings, training, validation)
-    refuse_changed(folder, fingerprint)
-    log = MetricsLog(folder.metrics, on_event)
-    if folder.is_complete():
-        log.watch({"event": "complete", "path": str(folder.root)})
-        return dict(read_json(folder.model / "treetune.json"))
     loaded = load_model(settings.model, revision=settings.revision, random_init=settings.random_init,
                         seed=settings.seed)
     max_length = min(settings.max_length or loaded.window, loaded.window)
@@ -120,13 +122,7 @@ def data_record(
     task: Task, training: Gathered, validation: Gathered, options: TaskOptions, fingerprint: dict[str, Any]
 ) -> dict[str, Any]:
     """``data.json``: fingerprint, counts, columns as resolved, labels, and the check of the rows."""
-    answer = task.ANSWER_COLUMNS[0]
-    names = [column.name for column in task.COLUMNS if column.required and column.name not in task.ANSWER_COLUMNS]
-    report = inspect(
-        {"train": training.rows, "validation": validation.rows},
-        text_columns=names, label_column=answer if options.labels else None,
-        refused={"train": training.refused, "validation": validation.refused},
-    )
+    report = inspect_splits(task, {"train": training, "validation": validation}, options)
     return {
         "fingerprint": fingerprint, "renamed": dict(training.renamed), "labels": list(options.labels),
         "rows": {"train": len(training.rows), "validation": len(validation.rows)},

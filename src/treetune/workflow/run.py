@@ -6,15 +6,17 @@ import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from treetune.core.errors import UsageError
 from treetune.core.files import RunFolder, disk_error, read_json, write_json
 from treetune.models.adapters import ADAPTER_CONFIG
-from treetune.models.load import LoadedModel, load_model
 from treetune.tasks.contract import Task, TaskOptions, load_task
+
+if TYPE_CHECKING:
+    from treetune.models.load import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ def open_run(path: str | Path) -> Run:
 
 def load_run_model(folder: RunFolder, facts: dict[str, Any]) -> LoadedModel:
     """The run's model; adapters go onto the base they were trained on: its revision, or its random weights."""
+    from treetune.models.load import load_model
+
     if not (folder.model / ADAPTER_CONFIG).is_file():
         return load_model(str(folder.model))
     return load_model(str(folder.model), revision=facts["fingerprint"]["revision"], random_init=facts["random_init"],

@@ -1,14 +1,13 @@
 """Generated answers are the likeliest token each time, as found without a cache and without padding."""
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
 
 from treetune.core.errors import DataError
 from treetune.core.records import Example, Prediction, Row
-from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, train_tokenizer
+from treetune.models.gpt3 import train_tokenizer
 from treetune.models.load import LoadedModel
 from treetune.models.tokens import tokenize
 from treetune.predict.answers import predict_answers
@@ -21,21 +20,6 @@ LEARNT = ["The film was good.", "Ein Film, der gut war.", "这部电影很好看
 TEXTS = ["The film was good.", "x", "这部电影很好看。", "A long film, and then it went on for an hour.",
          "The film", "很好"]
 NEW = 9
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[LoadedModel]:
-    """A small random model in float64 with weights large enough to matter, on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(LEARNT, 300, WINDOW)
-    model = GPT3LMHeadModel(GPT3Config(
-        vocab_size=len(tokenizer), n_positions=WINDOW, n_embd=32, n_layer=2, n_head=4, attention_band=4,
-        initializer_range=0.3, bos_token_id=0, eos_token_id=0, pad_token_id=0,
-    )).double().eval()
-    yield LoadedModel(model, tokenizer, WINDOW, "tiny")
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,11 @@
 """Label probabilities are those of each candidate scored alone, whatever the layout."""
 
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from treetune.core.records import Example, Prediction, Row
-from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, train_tokenizer
 from treetune.models.load import LoadedModel
 from treetune.predict.answers import predict_answers
 from treetune.predict.labels import score_labels
@@ -15,24 +13,8 @@ from treetune.tasks import sentiment
 from treetune.tasks.contract import TaskOptions, load_task
 
 WINDOW = 128
-LEARNT = ["The film was good.", "Ein Film, der gut war.", "这部电影很好看。"] * 20
 TEXTS = ["The film was good.", "x", "这部电影很好看。", "A long film, and then it went on for an hour.",
          "The film was good.", "The film was", "很好"]
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[LoadedModel]:
-    """A small random model in float64 with weights large enough to matter, on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(LEARNT, 300, WINDOW)
-    model = GPT3LMHeadModel(GPT3Config(
-        vocab_size=len(tokenizer), n_positions=WINDOW, n_embd=32, n_layer=2, n_head=4, attention_band=4,
-        initializer_range=0.3, bos_token_id=0, eos_token_id=0, pad_token_id=0,
-    )).double().eval()
-    yield LoadedModel(model, tokenizer, WINDOW, "tiny")
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=[("positive", "negative", "neutral"), ("positive", "negative")], ids=["three", "two"])

@@ -1,33 +1,15 @@
 """Log-probabilities of reference answers are those of separate rows, in every layout."""
 
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 
 from treetune.core.records import TokenizedExample
-from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, train_tokenizer
 from treetune.models.load import LoadedModel
 from treetune.predict.likelihood import completion_log_probs
 
 WINDOW = 64
-LEARNT = ["The film was good.", "Ein Film, der gut war.", "这部电影很好看。"] * 20
-
-
-@pytest.fixture(scope="module")
-def loaded() -> Iterator[LoadedModel]:
-    """A small random model in float64 with weights large enough to matter, on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(LEARNT, 300, WINDOW)
-    model = GPT3LMHeadModel(GPT3Config(
-        vocab_size=len(tokenizer), n_positions=WINDOW, n_embd=32, n_layer=2, n_head=4, attention_band=4,
-        initializer_range=0.3, bos_token_id=0, eos_token_id=0, pad_token_id=0,
-    )).double().eval()
-    yield LoadedModel(model, tokenizer, WINDOW, "tiny")
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
