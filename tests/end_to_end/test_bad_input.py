@@ -266,11 +266,13 @@ def test_a_loss_that_is_no_number(
 ) -> None:
     plain = loop.train_step
 
-    def spoilt(model: Any, optimizers: Any, examples: Any, make_batches: Any, settings: Any, step: int) -> Any:
+    def spoilt(
+        model: Any, optimizers: Any, examples: Any, make_batches: Any, settings: Any, step: int, loss_of: Any
+    ) -> Any:
         if step + 1 == bad_step:
             with torch.no_grad():
                 next(model.parameters()).fill_(float("nan"))
-        return plain(model, optimizers, examples, make_batches, settings, step)
+        return plain(model, optimizers, examples, make_batches, settings, step, loss_of)
 
     words = tune_words("sentiment", tmp_path / "run", max_steps=4, save_steps=1, eval_steps=9)
     with monkeypatch.context() as patch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,7 +19,8 @@ def run(
     output: Annotated[str | None, typer.Option(help="file for the answers, one JSON object a row")] = None,
     columns: Annotated[list[str] | None, typer.Option(help="name of a column in your file: text=review")] = None,
     max_refused_share: Annotated[float, typer.Option(help="rows that may be refused and left out")] = 0.0,
-    next_text: Annotated[str | None, typer.Option("--next", help="show the likeliest next tokens of a text")] = None,
+    next_text: Annotated[str | None, typer.Option(
+        "--next", help="show the likeliest next tokens of a text, or the words behind an encoder's masks")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="how many next tokens")] = 10,
     continue_tokens: Annotated[int, typer.Option(min=0, help="with --next: continue by this many tokens")] = 0,
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token, above 0 samples")] = 0.0,
@@ -50,11 +51,19 @@ def show_next(
     json_output: bool,
 ) -> int:
     """Next tokens, probability of the text, and a continuation if asked for."""
+    from treetune.models.family import language_head
     from treetune.models.load import load_model
     from treetune.predict.language import continue_text, next_tokens, score_text
     from treetune.workflow.run import open_run
 
-    loaded = open_run(model).loaded if is_run(model) else load_model(model)
+    if is_run(model):
+        loaded = open_run(model).loaded
+        head = language_head(str(loaded.name)) if loaded.head == "causal" else loaded.head
+    else:
+        head = language_head(model)
+        loaded = load_model(model, head=head)
+    if head != "causal":
+        return show_masked(loaded, text, top_k, json_output)
     likely = next_tokens(loaded, text, top_k)
     score = score_text(loaded, text)
     continuation = continue_text(loaded, text, max_new_tokens=continue_tokens, temperature=temperature, top_p=top_p,
@@ -69,6 +78,29 @@ def show_next(
               log_prob=score.log_prob, perplexity=score.perplexity, bits=score.bits_per_byte))
     if continuation:
         print(text + continuation)
+    return 0
+
+
+def show_masked(loaded: Any, text: str, top_k: int, json_output: bool) -> int:
+    """Words behind the masks of a text.
+
+    Raises:
+        UsageError: E2023 the model answers a task and lost its own language.
+    """
+    from treetune.predict.language import masked_words
+
+    if loaded.head != "masked":
+        raise UsageError("E2023", "this run answers its task only; ask its base model for words", where=loaded.name,
+                         found=loaded.head, do="name the base model instead of the run")
+    found = masked_words(loaded, text, top_k)
+    if json_output:
+        print(json.dumps({"masks": [[asdict(each) for each in words] for words in found]}, ensure_ascii=False))
+        return 0
+    for number, words in enumerate(found, 1):
+        if len(found) > 1:
+            print(say("mask {number}", number=number))
+        for each in words:
+            print(f"{each.probability:8.4f}  {each.token!r}")
     return 0
 
 

@@ -46,8 +46,8 @@ class Watcher:
             return say("{examples} of {rows} rows are longer than the window: {tokens} tokens cut off their sources",
                        rows=event["rows"], **event["cut"])
         if kind == "exactness" and event["used"] != event["layout"]:
-            return say("this model cannot be trained on {layout} rows exactly (difference {difference}); "
-                       "padded rows are used", layout=event["layout"], difference=event["difference"])
+            return say("this model cannot be trained on {layout} rows exactly (difference {difference}, {where}); "
+                       "{used} rows are used", **_only(event, "layout", "difference", "where", "used"))
         if kind == "complete":
             return say("the run in {path} is complete; nothing to do", path=event["path"])
         if kind == "saved":

@@ -70,6 +70,9 @@ class Example:
         source: the text the honest baselines work on (document, source sentence, context).
         language: language of the answer as a code (``en``, ``zh``, ``de`` …).
         groups: attribute -> value, for the audit.
+        question: what is asked about ``source``, for tasks that ask; ``""`` else.
+        spans: (start, end) characters of ``source`` where an answer stands, first answer first; () where unknown or
+            where there is none.
     """
 
     row: int
@@ -82,6 +85,8 @@ class Example:
     source: str
     language: str
     groups: Mapping[str, str] = field(default_factory=dict)
+    question: str = ""
+    spans: tuple[tuple[int, int], ...] = ()
 
     @property
     def prompt_text(self) -> str:
@@ -103,6 +108,10 @@ class TokenizedExample:
     prompt_ids: IntArray
     completion_ids: IntArray
     num_cut: int
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prompt_ids) + len(self.completion_ids)
 
 
 @dataclass(frozen=True, slots=True)

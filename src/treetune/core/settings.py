@@ -68,7 +68,7 @@ class TuneSettings(LoopSettings):
     task: Literal["translation", "summarization", "sentiment", "question_answering"] = Field(
         description="what the model learns to do (qa is short for question_answering)"
     )
-    model: str = Field("gpt3", description="base model: gpt3, a folder, or a hub name")
+    model: str = Field("gpt3", description="base model: gpt3, minilm, a folder, or a hub name")
     revision: str | None = Field(None, description="revision of a hub model")
     random_init: bool = Field(False, description="keep the model's shape but start from random weights")
     data: str = Field(description="training rows: a file, a folder, or hub:NAME")
@@ -87,6 +87,10 @@ class TuneSettings(LoopSettings):
     layout: Literal["tree", "packed", "padded"] = Field(
         "tree", description="tree: shared prefixes computed once; packed: padding-free rows; padded: plain"
     )
+    row_order: Literal["auto", "grouped", "shuffled"] = Field(
+        "auto", description="grouped: rows with the same source (passage, document) follow one another, so that trees "
+        "share it; shuffled: all rows at random; auto: grouped where sources repeat"
+    )
     max_tokens_per_pass: int = Field(768, ge=64, description="unique tokens of one packed forward pass")
 
 
@@ -99,6 +103,8 @@ class TextSource(BaseModel):
     share: float = Field(gt=0, description="weight of this source in the training tokens")
     document: Literal["line", "file"] = Field("line", description="what one document is")
     template: str = Field("", description="for files of rows: how a row reads as text, e.g. '{question} {answer}'")
+    each: str = Field("", description="rows whose template reads alike become one document; this is added for each row")
+    cloze: int = Field(0, ge=0, description="questions made from each document and added to it (see data/cloze.py)")
 
 
 class PretrainSettings(LoopSettings):

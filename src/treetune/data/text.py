@@ -26,19 +26,32 @@ def documents(source: TextSource, root: Path) -> Iterator[str]:
     if not source.template:
         lines = (line for _, line in _lines(path))
         if source.document == "file":
-            yield "\n".join(lines)
+            whole = "\n".join(lines)
+            yield from [whole] if whole.strip() else []
         else:
             yield from (line for line in lines if line)
         return
+    if source.each:
+        shared: dict[str, list[str]] = {}
+        for head, tail in _rendered(source, path):
+            shared.setdefault(head, []).append(tail)
+        yield from (head + "".join(dict.fromkeys(tails)) for head, tails in shared.items())
+    else:
+        yield from dict.fromkeys(head for head, _ in _rendered(source, path))
+
+
+def _rendered(source: TextSource, path: Path) -> Iterator[tuple[str, str]]:
+    """(template, each) filled with the cells of every row."""
     for number, line in _lines(path):
         where = f"{path.name}, line {number}"
         try:
             row = {key: _as_text(value) for key, value in json.loads(line).items()}
-            yield source.template.format(**row)
         except (ValueError, AttributeError) as error:
             raise DataError("E1110", "the line is not valid JSON", where=where, found=str(error)) from error
-        except KeyError as error:
-            raise DataError("E1112", "no column {column!r}", where=where, column=error.args[0],
+        try:
+            yield source.template.format(**row), source.each.format(**row)
+        except (KeyError, IndexError, ValueError, AttributeError) as error:  # also {0}, {text.foo} and a lone brace
+            raise DataError("E1112", "no column {column!r}", where=where, column=str(error.args[0]),
                             allowed=", ".join(row), do="correct the template of the source") from error
 
 
@@ -55,4 +68,4 @@ def _as_text(value: object) -> str:
     """A cell as text; of a list the first entry."""
     if isinstance(value, list):
         return str(value[0]) if value else ""
-    return str(value)
+    return "" if value is None else str(value)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from treetune.core.records import TokenizedExample, TokenTree
+from treetune.models.tree_attention import TreeLayout
 from treetune.trees import allowed_pairs, pack
 from treetune.trees.build import input_ids_of
 
@@ -20,7 +21,8 @@ class Batch:
 
     Attributes:
         input_ids: (B, T). position_ids: (B, T).
-        attention_mask: None (plain causal), (B, T) with 0 at padding, or (B, 1, T, T) bool for trees.
+        attention_mask: None (plain causal, or a tree), or (B, T) with 0 at padding.
+        tree: who sees whom, for packed rows; None for padded ones.
         label_index: (K,) into the B*T tokens. label_ids: (K,). label_weight: (K,).
         label_example: (K,) which example of the step a label belongs to.
         num_tokens: tokens computed. num_row_tokens: tokens of the separate rows.
@@ -29,12 +31,20 @@ class Batch:
     input_ids: torch.Tensor
     position_ids: torch.Tensor
     attention_mask: torch.Tensor | None
+    tree: TreeLayout | None
     label_index: torch.Tensor
     label_ids: torch.Tensor
     label_weight: torch.Tensor
     label_example: torch.Tensor
     num_tokens: int
     num_row_tokens: int
+
+    def mask(self) -> torch.Tensor | None:
+        """`attention_mask`, or for a tree (1, 1, T, T) bool, for models that take no tree."""
+        if self.tree is None:
+            return self.attention_mask
+        allowed = allowed_pairs(self.tree.branch_end)
+        return torch.from_numpy(allowed)[None, None].to(self.input_ids.device)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
@@ -46,12 +56,12 @@ class Batch:
 
 
 def tree_batch(tree: TokenTree) -> Batch:
-    """One tree as a batch of one long row with an ancestor mask."""
-    mask = allowed_pairs(tree)
+    """One tree as a batch of one long row."""
     return Batch(
         input_ids=torch.from_numpy(tree.input_ids)[None],
         position_ids=torch.from_numpy(tree.depth)[None],
-        attention_mask=torch.from_numpy(mask)[None, None],
+        attention_mask=None,
+        tree=TreeLayout(tree),
         label_index=torch.from_numpy(tree.label_index),
         label_ids=torch.from_numpy(tree.label_ids),
         label_weight=torch.from_numpy(tree.label_weight).float(),
@@ -81,6 +91,7 @@ def padded_batch(examples: Sequence[TokenizedExample], first_example: int = 0) -
         input_ids=torch.from_numpy(ids),
         position_ids=torch.arange(longest).expand(len(examples), longest),
         attention_mask=None if mask.all() else torch.from_numpy(mask),
+        tree=None,
         label_index=torch.from_numpy(np.concatenate(index).astype(np.int64)),
         label_ids=label_ids,
         label_weight=torch.ones(len(label_ids)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,23 +13,24 @@ from treetune.core.seeds import generator
 
 CHUNK_DOCUMENTS = 2000
 CHUNK_CHARACTERS = 20_000
+PIECES_AT_ONCE = 1000
 
 
-def stream_ids(documents: Iterable[str], tokenizer: Any, num_tokens: int) -> IntArray:
-    """The first ``num_tokens`` tokens of the documents, each document behind an end-of-text token.
+def document_ids(documents: Iterable[str], tokenizer: Any, num_tokens: int) -> list[IntArray]:
+    """The tokens of the first documents that hold ``num_tokens``, each document behind an end-of-text token.
 
-    Shorter when the documents hold fewer.
+    Fewer when the documents hold fewer.
     """
     end = int(tokenizer.eos_token_id)
-    parts: list[IntArray] = []
+    found: list[IntArray] = []
     size = 0
     for chunk in _chunks(documents):
         for ids in tokenizer(chunk, add_special_tokens=False, split_special_tokens=True)["input_ids"]:
-            parts.append(np.array([end, *ids], dtype=np.int32).astype(np.int64))
+            if size >= num_tokens:
+                return found
+            found.append(np.array([end, *ids], dtype=np.int64))
             size += len(ids) + 1
-        if size >= num_tokens:
-            break
-    return np.concatenate(parts)[:num_tokens] if parts else np.zeros(0, dtype=np.int64)
+    return found
 
 
 def _chunks(documents: Iterable[str]) -> Iterator[list[str]]:
@@ -51,21 +53,38 @@ def shuffled(documents: Sequence[str], seed: int, name: str) -> list[str]:
     return [documents[place] for place in order]
 
 
-def blocks(ids: IntArray, length: int, first_row: int) -> list[TokenizedExample]:
-    """Cut a stream into examples of ``length`` input tokens each, every token but the first one a label.
+def blocks(documents: Sequence[IntArray], length: int) -> list[TokenizedExample]:
+    """Documents side by side in examples of at most ``length`` input tokens, every token but the first one a label.
 
-    The rest that does not fill a block is left out.
+    A document longer than that is cut into pieces; a piece is never cut again to fill a block, so a question stays
+    with its passage. Pieces are placed longest first into the fullest block that has room for them (best fit; Ding
+    et al. 2024, arXiv 2404.10830), a thousand at a time, so that blocks keep the mix of the order given.
     """
-    count = (len(ids) - 1) // length
-    return [
-        TokenizedExample(
-            row=first_row + number, choice=0,
-            prompt_ids=ids[number * length : number * length + 1],
-            completion_ids=ids[number * length + 1 : (number + 1) * length + 1],
-            num_cut=0,
-        )
-        for number in range(count)
-    ]
+    pieces = [ids[start : start + length + 1] for ids in documents for start in range(0, len(ids), length + 1)]
+    found: list[TokenizedExample] = []
+    for first in range(0, len(pieces), PIECES_AT_ONCE):
+        for block in best_fit(pieces[first : first + PIECES_AT_ONCE], length + 1):
+            ids = np.concatenate(block)
+            if len(ids) > 1:
+                found.append(TokenizedExample(row=0, choice=0, prompt_ids=ids[:1], completion_ids=ids[1:], num_cut=0))
+    return found
+
+
+def best_fit(pieces: Sequence[IntArray], room: int) -> list[list[IntArray]]:
+    """Every piece in one block of at most ``room`` tokens."""
+    filled: list[list[IntArray]] = []
+    free: list[tuple[int, int]] = []  # (room left, block), sorted
+    for piece in sorted(pieces, key=len, reverse=True):
+        place = bisect_left(free, (len(piece), -1))
+        if place < len(free):
+            left, block = free.pop(place)
+        else:
+            left, block = room, len(filled)
+            filled.append([])
+        filled[block].append(piece)
+        if left > len(piece):
+            insort(free, (left - len(piece), block))
+    return filled
 
 
 def split_documents(

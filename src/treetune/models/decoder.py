@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.nn import functional
 
 from treetune.models.batches import Batch
+from treetune.models.engine import core_model, engine_of
+from treetune.models.label_loss import LabelLoss, label_log_probs_of
+
+PRUNE_BELOW = 0.8  # share of labelled tokens from which on computing all of them is as cheap
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,35 +26,69 @@ class LossSum:
     count: float
 
 
-def label_log_probs(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
-    """(K,) natural-log probability of every label, in float32 (float64 for float64 models).
-
-    Works through the public interface of transformers (``attention_mask``, ``position_ids``,
-    ``logits_to_keep``), so for every causal model there whose mixing is attention.
-    """
-    length = batch.input_ids.shape[1]
-    columns, place = torch.unique(batch.label_index % length, return_inverse=True)
-    logits = model(
-        input_ids=batch.input_ids,
-        attention_mask=additive(batch.attention_mask, next(model.parameters()).dtype),
-        position_ids=batch.position_ids,
-        logits_to_keep=columns if len(columns) < length else 0,
-        use_cache=False,
-    ).logits
-    wanted = batch.label_index // length * len(columns) + place
-    at_labels = logits.flatten(0, 1)
-    if len(wanted) != len(at_labels) or bool((wanted[1:] <= wanted[:-1]).any()):
-        at_labels = at_labels[wanted]  # else every logit is one label's, in order: no copy
-    if at_labels.dtype != torch.float64:
-        at_labels = at_labels.float()
-    return -functional.cross_entropy(at_labels, batch.label_ids, reduction="none")
-
-
 def loss_sum(model: torch.nn.Module, batch: Batch) -> LossSum:
     """Negative log-likelihood of the labels, as sum and count."""
-    log_probs = label_log_probs(model, batch)
-    weight = batch.label_weight.to(log_probs.dtype)
-    return LossSum(total=-(log_probs * weight).sum(), count=float(batch.label_weight.sum()))
+    count = float(batch.label_weight.sum())
+    states, place = label_states(model, batch)
+    if engine_of(model).own_head:
+        matrix = core_model(model).get_output_embeddings().weight
+        weights = batch.label_weight.to(states.dtype)
+        total = LabelLoss.apply(states, matrix, place, batch.label_ids, weights)  # type: ignore[no-untyped-call]
+        return LossSum(total, count)
+    log_probs = _from_logits(states, place, batch.label_ids)
+    return LossSum(-(log_probs * batch.label_weight.to(log_probs.dtype)).sum(), count)
+
+
+def label_log_probs(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """(K,) natural-log probability of every label, in float32 (float64 for float64 models)."""
+    states, place = label_states(model, batch)
+    if engine_of(model).own_head and not states.requires_grad:
+        matrix = core_model(model).get_output_embeddings().weight
+        return label_log_probs_of(states, matrix, place, batch.label_ids)
+    if engine_of(model).own_head:
+        states = core_model(model).get_output_embeddings()(states)
+    return _from_logits(states, place, batch.label_ids)
+
+
+def label_states(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the model says at the labelled tokens, each such token once.
+
+    Works through the public interface of transformers, so for every causal model there whose mixing is attention.
+
+    Returns:
+        (U, D) hidden states where the engine has its own head, else (U, V) logits; (K,) which of them a label reads.
+    """
+    engine = engine_of(model)
+    length = batch.input_ids.shape[1]
+    tokens, place = torch.unique(batch.label_index, return_inverse=True)
+    columns = torch.unique(tokens % length) if len(batch.input_ids) > 1 else tokens
+    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
+    if batch.tree is not None and engine.blocks:
+        batch.tree.pruned = engine.pruned and len(columns) < PRUNE_BELOW * length
+        # a mask of four dimensions is passed on untouched by transformers; our attention reads the tree instead
+        inputs |= {"tree": batch.tree, "attention_mask": batch.input_ids.new_zeros(1, 1, 1, 1, dtype=torch.bool)}
+    else:
+        inputs["attention_mask"] = additive(batch.mask(), next(model.parameters()).dtype)
+    if engine.own_head:
+        found = core_model(model).base_model(**inputs)[0]
+    else:
+        whole = len(columns) == length or (batch.tree is not None and batch.tree.pruned)
+        found = model(**inputs, logits_to_keep=0 if whole else columns).logits
+    if found.shape[1] == length:
+        columns = torch.arange(length, device=tokens.device)
+    return _at(found, tokens, length, columns), place
+
+
+def _at(found: torch.Tensor, tokens: torch.Tensor, length: int, kept: torch.Tensor) -> torch.Tensor:
+    """(U, …) the rows of ``found`` (B, columns kept, …) that stand for ``tokens`` of B rows of ``length``."""
+    wanted = tokens // length * len(kept) + torch.searchsorted(kept, tokens % length)
+    flat = found.flatten(0, 1)
+    return flat if len(wanted) == len(flat) else flat.index_select(0, wanted)  # all wanted: no copy
+
+
+def _from_logits(logits: torch.Tensor, place: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    logs = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+    return logs[place, labels]
 
 
 def additive(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:

@@ -3,40 +3,144 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from treetune.core.records import TokenizedExample
 from treetune.models.batches import batches_of
 from treetune.models.decoder import loss_sum
+from treetune.models.engine import Engine, core_model, fullest_engine, set_up
+from treetune.trees.build import input_ids_of, sorted_order
 
 TOLERANCE = 1e-4
 CANNOT = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, NotImplementedError)
 
 
-def gradient_difference(
-    model: torch.nn.Module, examples: Sequence[TokenizedExample], layout: str, max_tokens: int
-) -> float:
-    """Relative difference of the gradients of ``layout`` and of padded rows, without dropout; inf when it cannot run.
+@dataclass(frozen=True, slots=True)
+class Exactness:
+    """What was proved.
 
-    The weights are left untouched.
+    Attributes:
+        layout: the layout to train with. engine: what the model was set up for.
+        difference: relative difference of its gradients from those of the separate rows; inf when it cannot run.
+        refused: (what, difference, where it begins) of everything tried before.
     """
-    model.eval()
+
+    layout: str
+    engine: Engine
+    difference: float
+    refused: tuple[tuple[str, float, str], ...]
+
+
+def prove(
+    model: torch.nn.Module, examples: Sequence[TokenizedExample], layout: str, max_tokens: int,
+    tolerance: float = TOLERANCE,
+) -> Exactness:
+    """The fastest exact way to run ``examples`` through ``model``, which is set up for it.
+
+    The gradients of the model as it came, on padded rows, are the truth. Tried in turn: ``layout`` with everything
+    the engine can do, then with less and less, then packed rows, then padded rows with the head in stretches.
+    Dropout is off; weights are left untouched.
+    """
+    truth = _gradients(model, examples, "padded", max_tokens)
+    fullest = fullest_engine(model)
+    refused: list[tuple[str, float, str]] = []
+    layouts = {"tree": ("tree", "packed"), "packed": ("packed",)}.get(layout, ())
+    for each in layouts:
+        for engine in (fullest, *fullest.less()):
+            set_up(model, engine)
+            difference, where = compare(model, truth, examples, each, max_tokens)
+            if difference <= tolerance:
+                return Exactness(each, engine, difference, tuple(refused))
+            refused.append((f"{each} {engine_name(engine)}", difference, where))
+    engine = Engine(own_head=fullest.own_head)
+    set_up(model, engine)
+    difference, where = compare(model, truth, examples, "padded", max_tokens)
+    if not difference <= tolerance:  # not a number is not exact either
+        refused.append((f"padded {engine_name(engine)}", difference, where))
+        engine = Engine()
+        set_up(model, engine)
+        difference = 0.0
+    return Exactness("padded", engine, difference, tuple(refused))
+
+
+def rows_to_prove(
+    examples: Sequence[TokenizedExample], count: int = 4, num_tokens: int = 0
+) -> list[TokenizedExample]:
+    """The longest rows, where windows and cut sources show, each with the row that shares most with it; and others.
+
+    Args:
+        count: long rows. num_tokens: rows are added until they hold as many, as a pack of training will.
+    """
+    sequences = [input_ids_of(example) for example in examples]
+    order = sorted_order(sequences)
+    place_of = {index: place for place, index in enumerate(order)}
+    longest = sorted(range(len(examples)), key=lambda index: len(sequences[index]), reverse=True)[:count]
+    chosen = {neighbour: None for index in longest
+              for neighbour in (index, order[(place_of[index] + 1) % len(order)])}
+    size = sum(len(sequences[index]) for index in chosen)
+    for index in order:
+        if size >= num_tokens:
+            break
+        if index not in chosen:
+            chosen[index] = None
+            size += len(sequences[index])
+    return [examples[index] for index in chosen]
+
+
+def engine_name(engine: Engine) -> str:
+    """The parts in use, for people."""
+    parts = [name for name in ("blocks", "own_head", "pruned") if getattr(engine, name)]
+    return "+".join(parts) or "mask"
+
+
+def compare(
+    model: torch.nn.Module, truth: dict[str, torch.Tensor], examples: Sequence[TokenizedExample], layout: str,
+    max_tokens: int,
+) -> tuple[float, str]:
+    """(relative difference of all gradients, the kind of layer where the largest one stands)."""
     try:
-        ours = _gradient(model, examples, layout, max_tokens)
-    except CANNOT:
-        return float("inf")
+        ours = _gradients(model, examples, layout, max_tokens)
+    except CANNOT as error:
+        model.zero_grad(set_to_none=True)
+        return float("inf"), " ".join(str(error).split())[:200]
+    if ours.keys() != truth.keys():
+        return float("inf"), ", ".join(sorted(ours.keys() ^ truth.keys()))[:200]
+    gaps = {name: float((ours[name] - truth[name]).norm()) for name in truth}
+    sizes = {name: float(grad.norm()) for name, grad in truth.items()}
+    total = sum(gap**2 for gap in gaps.values()) ** 0.5
+    layers = [name for name in gaps if any(part.isdigit() for part in name.split("."))]
+    worst = max(layers or gaps, key=lambda name: gaps[name] / max(sizes[name], 1e-12))
+    return total / max(sum(size**2 for size in sizes.values()) ** 0.5, 1e-12), layer_kind(model, worst)
+
+
+def layer_kind(model: Any, weight: str) -> str:
+    """Where a weight stands, with the kind of its layer where its config names kinds, e.g. ``(sliding_attention)``."""
+    config = core_model(model).config
+    kinds = getattr(config, "layer_types", None) or getattr(config, "attention_layers", None)
+    numbers = [int(part) for part in weight.split(".") if part.isdigit()]
+    if hasattr(config, "band_of_layer") and numbers:
+        band = config.band_of_layer(numbers[0])
+        return f"{weight} ({'dense' if band is None else f'banded, {band} tokens'})"
+    if kinds and numbers and numbers[0] < len(kinds):
+        return f"{weight} ({kinds[numbers[0]]})"
+    return f"{weight} ({core_model(model).config.model_type})"
+
+
+def _gradients(
+    model: torch.nn.Module, examples: Sequence[TokenizedExample], layout: str, max_tokens: int
+) -> dict[str, torch.Tensor]:
+    training = model.training
+    model.eval()
+    model.zero_grad(set_to_none=True)
+    device = next(model.parameters()).device
+    try:
+        for batch in batches_of(examples, layout, len(examples), max_tokens):
+            loss_sum(model, batch.to(device)).total.backward()  # type: ignore[no-untyped-call]
+        return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
     finally:
         model.zero_grad(set_to_none=True)
-    rows = _gradient(model, examples, "padded", max_tokens)
-    model.zero_grad(set_to_none=True)
-    return float((ours - rows).norm() / rows.norm().clamp(min=1e-12))
+        model.train(training)
 
-
-def _gradient(
-    model: torch.nn.Module, examples: Sequence[TokenizedExample], layout: str, max_tokens: int
-) -> torch.Tensor:
-    device = next(model.parameters()).device
-    for batch in batches_of(examples, layout, len(examples), max_tokens):
-        loss_sum(model, batch.to(device)).total.backward()  # type: ignore[no-untyped-call]
-    return torch.cat([w.grad.flatten() for w in model.parameters() if w.grad is not None])

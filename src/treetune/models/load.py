@@ -4,78 +4,142 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 import treetune.models.gpt3  # noqa: F401  (registers GPT-3 with the Auto classes)
 from treetune.core.errors import ModelError
 from treetune.core.seeds import seed_of
 from treetune.models.adapters import ADAPTER_CONFIG, attach_adapter
 from treetune.models.embedded import resolve
+from treetune.models.family import ENCODER, ENCODERS, family_of, load_head
+from treetune.models.hub import fetch
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
 MAX_HEADER_BYTES = 100_000_000
 NO_LIMIT = 10**9
-ENCODERS = (
-    "albert", "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "distilbert", "electra", "ernie",
-    "megatron-bert", "mobilebert", "modernbert", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer",
-    "xlm-roberta", "xlm-roberta-xl", "xmod",
-)
 DEFAULT_WINDOW = 2048
+DEFAULT_SOURCE_WINDOW = 512
+OFFSET_POSITIONS = (
+    "camembert", "data2vec-text", "ibert", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
+    "xmod",
+)
+NEW_WEIGHTS = (
+    "classifier", "qa_outputs", "pooler", "pre_classifier", "score", "sequence_summary", "logits_proj", "head.",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model ready for use. ``window``: tokens a row may have. ``name``: as the user gave it."""
+    """A model ready for use.
+
+    Attributes:
+        window: tokens a row may have. name: as the user gave it. head: see `treetune.models.family`.
+    """
 
     model: Any
     tokenizer: Any
     window: int
     name: str
+    head: str = "causal"
 
 
-def load_model(name: str, *, revision: str | None = None, random_init: bool = False, seed: int = 0) -> LoadedModel:
-    """Load by name: ``gpt3`` (shipped), a folder in Hugging Face layout, or a hub name.
+def load_model(
+    name: str, *, revision: str | None = None, random_init: bool = False, seed: int = 0, head: str = "causal",
+    labels: Sequence[str] = (),
+) -> LoadedModel:
+    """Load by name: ``gpt3`` (shipped), ``minilm`` (an extra), a folder in Hugging Face layout, or a hub name.
 
     Args:
         random_init: keep the shape and the tokenizer, start from random weights seeded by ``seed``.
+        head: what the model is to do, see `treetune.models.family`; a head that the weights lack starts random.
+        labels: names of the classes, for the head that has them.
 
     Raises:
         ModelError: E3002 nothing there, E3003 pickle weights, E3004 remote code, E3005 broken files,
-            E3006 not a causal language model, E3007 no usable tokenizer.
+            E3006 not a causal language model, E3007 no usable tokenizer, E3009 weights are missing.
     """
-    place, adapter = locate(name)
+    place, adapter = locate(name, revision)
+    auto = getattr(transformers, load_head(head).AUTO_CLASS)
     try:
-        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
-        refuse_encoder(config, name)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        if head == "causal":
+            refuse_encoder(config, name)
         tokenizer.model_max_length = NO_LIMIT  # too long rows are cut and counted by us
+        name_labels(config, labels)
+        torch.manual_seed(seed_of(seed, "init"))  # of all weights, or of a head that the weights lack
         if random_init:
-            torch.manual_seed(seed_of(seed, "init"))
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype=torch.float32)
+            model = auto.from_config(config, trust_remote_code=False, dtype=torch.float32)
         else:
-            model = AutoModelForCausalLM.from_pretrained(
-                place, revision=revision, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-            )
+            with quiet_loading():
+                model, found = auto.from_pretrained(
+                    place, config=config, trust_remote_code=False, use_safetensors=True,
+                    dtype=torch.float32, output_loading_info=True,
+                )
+            refuse_missing(found, head, name)
+    except ModelError:
+        raise
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise _load_error(name, error) from error
     if adapter is not None:
         model = attach_adapter(model, adapter)
-    refuse_endless(tokenizer, name)
+    refuse_useless(tokenizer, family_of(config.to_dict()), name)
     window = window_of(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return LoadedModel(model.to(device).eval(), tokenizer, window, name)
+    return LoadedModel(model.to(device).eval(), tokenizer, window, name, head)
 
 
-def locate(name: str) -> tuple[str, Path | None]:
-    """Where the base model lies (folder or hub name), and the adapter's folder if ``name`` is one; looked at first."""
-    place = str(resolve(name))
+def name_labels(config: Any, labels: Sequence[str]) -> None:
+    """Write the names of the classes into a configuration; their number is that of the head's outputs."""
+    if labels:
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: number for number, label in enumerate(labels)}
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Without transformers' table of weights that are new or left over; `refuse_missing` looks at it instead."""
+    before, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
+        if bars:
+            transformers.logging.enable_progress_bar()
+
+
+def refuse_missing(found: dict[str, Any], head: str, name: str) -> None:
+    """Weights that the files lack would stay random: only a fresh task head may.
+
+    Raises:
+        ModelError: E3009.
+    """
+    fresh = NEW_WEIGHTS if head in ("classes", "spans") else ()
+    missing = sorted(key for key in found["missing_keys"] if not any(part in key for part in fresh))
+    if missing:
+        raise ModelError("E3009", "the files lack weights that the model needs", where=name,
+                         found=", ".join(missing)[:200], do="choose a model that was saved with this head")
+
+
+def locate(name: str, revision: str | None = None, *, weights: bool = True) -> tuple[str, Path | None]:
+    """The folder of the base model, and the adapter's folder if ``name`` is one; all looked at first.
+
+    Args:
+        revision: of a hub model. weights: False where a hub model's configuration and tokenizer are enough.
+    """
+    place = local(name, revision, weights)
     folder = Path(place)
     adapter = folder if (folder / ADAPTER_CONFIG).is_file() else None
     if adapter is not None:
@@ -84,26 +148,36 @@ def locate(name: str) -> tuple[str, Path | None]:
         if not isinstance(base, str) or not base:
             raise ModelError("E3005", "a file of the model is broken", where=str(folder / ADAPTER_CONFIG),
                              found="no base_model_name_or_path", do="fetch the model again")
-        place = str(resolve(base))
-        folder = Path(place)
-    if folder.is_dir():
-        refuse_unsafe(folder)
-    elif folder.exists() or name.startswith((".", "/", "~")):
+        place = local(base, revision, weights)
+    refuse_unsafe(Path(place))
+    return place, adapter
+
+
+def local(name: str, revision: str | None, weights: bool) -> str:
+    """The folder behind a short name, a path, or a hub name (fetched where it is not cached).
+
+    Raises:
+        ModelError: E3002 no such folder; for hub names see `treetune.models.hub.fetch`.
+    """
+    place = str(resolve(name))
+    if Path(place).is_dir():
+        return place
+    if Path(place).exists() or name.startswith((".", "/", "~")):
         raise ModelError("E3002", "there is no model folder", where=name, allowed="a folder with config.json",
                          do="check the path")
-    return place, adapter
+    return str(fetch(name, revision, weights=weights))
 
 
 def load_tokenizer(name: str, *, revision: str | None = None) -> tuple[Any, int]:
     """The tokenizer alone and the model's window in tokens; errors as in `load_model`."""
-    place, _ = locate(name)
+    place, _ = locate(name, revision, weights=False)
     try:
-        config = AutoConfig.from_pretrained(place, revision=revision, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(place, revision=revision, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise _load_error(name, error) from error
     tokenizer.model_max_length = NO_LIMIT
-    refuse_endless(tokenizer, name)
+    refuse_useless(tokenizer, family_of(config.to_dict()), name)
     return tokenizer, window_of(config)
 
 
@@ -121,16 +195,24 @@ def refuse_encoder(config: Any, name: str) -> None:
 
 def window_of(config: Any) -> int:
     """Tokens a row may have."""
-    return int(getattr(config, "max_position_embeddings", 0) or DEFAULT_WINDOW)
+    if not getattr(config, "max_position_embeddings", 0):
+        return DEFAULT_SOURCE_WINDOW if config.is_encoder_decoder else DEFAULT_WINDOW
+    # RoBERTa and its kin count positions from behind the padding token
+    skipped = int(config.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
+    return int(config.max_position_embeddings) - skipped
 
 
-def refuse_endless(tokenizer: Any, name: str) -> None:
-    """A tokenizer without end-of-text could never teach a model to stop.
+def refuse_useless(tokenizer: Any, family: str, name: str) -> None:
+    """A tokenizer without end-of-text could never teach a model to stop; an encoder's must pad and give offsets.
 
     Raises:
         ModelError: E3007.
     """
-    if tokenizer.eos_token_id is None:
+    if family == ENCODER and (tokenizer.pad_token_id is None or not tokenizer.is_fast):
+        raise ModelError("E3007", "the tokenizer cannot pad, or gives no character offsets", where=name,
+                         found=type(tokenizer).__name__, allowed="a fast tokenizer with a padding token",
+                         do="choose a model with a tokenizer.json")
+    if family != ENCODER and tokenizer.eos_token_id is None:
         raise ModelError("E3007", "the tokenizer has no end-of-text token", where=name,
                          do="set eos_token in its tokenizer_config.json")
 
@@ -202,7 +284,4 @@ def _load_error(name: str, error: Exception) -> ModelError:
         return ModelError("E3006", "the model is not a causal language model", where=name, found=text,
                           allowed="GPT-3, GPT-2, Llama, Qwen3, GPT-NeoX and others of AutoModelForCausalLM",
                           do="choose a decoder model")
-    if isinstance(error, OSError) and not Path(name).exists():
-        return ModelError("E3002", "there is no model {name!r} here or in the cache", name=name, where=name, found=text,
-                          do="check the name; offline, give a folder or gpt3")
     return ModelError("E3005", "a file of the model is broken", where=name, found=text, do="fetch the model again")

@@ -19,6 +19,13 @@ def start_ids(tokenizer: Any) -> list[int]:
     return [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
 
 
+def special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before and after a text."""
+    encoded = tokenizer("a", return_special_tokens_mask=True)
+    own = [place for place, special in enumerate(encoded["special_tokens_mask"]) if not special]
+    return list(encoded["input_ids"][: own[0]]), list(encoded["input_ids"][own[-1] + 1 :])
+
+
 def encode_texts(tokenizer: Any, texts: Iterable[str]) -> dict[str, list[int]]:
     """Ids of each distinct text, without special tokens."""
     distinct = [text for text in dict.fromkeys(texts) if text]

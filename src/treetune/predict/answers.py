@@ -1,14 +1,32 @@
-"""Predictions of a task: its output kind decides how."""
+"""Predictions of a task: the model's head and the kind of answer decide how."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from treetune.core.records import Example, OutputKind, Prediction
+from treetune.models.family import kind_of
 from treetune.models.load import LoadedModel
+from treetune.predict.classes import predict_classes
 from treetune.predict.generate import generate_answers
 from treetune.predict.labels import score_labels
+from treetune.predict.seq2seq import score_candidates, write_answers
+from treetune.predict.spans import predict_spans
 from treetune.tasks.contract import Task
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """Settings of one call, see `predict_answers`."""
+
+    max_length: int
+    max_new_tokens: int
+    layout: str
+    rows_per_pass: int
+
+
+Predictor = Callable[[LoadedModel, Task, Sequence[Example], How], list[Prediction]]
 
 
 def predict_answers(
@@ -23,7 +41,24 @@ def predict_answers(
     """
     if not examples:
         return []
-    if task.OUTPUT == OutputKind.LABEL:
-        return score_labels(loaded, examples, max_length=max_length, layout=layout, rows_per_pass=rows_per_pass)
-    return generate_answers(loaded, task, examples, max_length=max_length, max_new_tokens=max_new_tokens,
-                            rows_per_pass=rows_per_pass)
+    how = How(max_length, max_new_tokens, layout, rows_per_pass)
+    return PREDICTORS[loaded.head, kind_of(loaded.head, task)](loaded, task, examples, how)
+
+
+PREDICTORS: Mapping[tuple[str, OutputKind], Predictor] = {
+    ("causal", OutputKind.LABEL): lambda loaded, task, examples, how: score_labels(
+        loaded, examples, max_length=how.max_length, layout=how.layout, rows_per_pass=how.rows_per_pass),
+    ("causal", OutputKind.TEXT): lambda loaded, task, examples, how: generate_answers(
+        loaded, task, examples, max_length=how.max_length, max_new_tokens=how.max_new_tokens,
+        rows_per_pass=how.rows_per_pass, layout=how.layout),
+    ("classes", OutputKind.LABEL): lambda loaded, task, examples, how: predict_classes(
+        loaded, examples, max_length=how.max_length, rows_per_pass=how.rows_per_pass),
+    ("spans", OutputKind.SPAN): lambda loaded, task, examples, how: predict_spans(
+        loaded, examples, max_length=how.max_length, max_new_tokens=how.max_new_tokens,
+        rows_per_pass=how.rows_per_pass),
+    ("seq2seq", OutputKind.LABEL): lambda loaded, task, examples, how: score_candidates(
+        loaded, examples, max_length=how.max_length, rows_per_pass=how.rows_per_pass),
+    ("seq2seq", OutputKind.TEXT): lambda loaded, task, examples, how: write_answers(
+        loaded, task, examples, max_length=how.max_length, max_new_tokens=how.max_new_tokens,
+        rows_per_pass=how.rows_per_pass),
+}

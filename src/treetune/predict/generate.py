@@ -1,4 +1,4 @@
-"""Text by greedy generation: rows sorted by length, padded on the left, stopped at end-of-text."""
+"""Text by greedy generation: prompts that share a beginning read once, each row stopped at its end-of-text."""
 
 from __future__ import annotations
 
@@ -10,27 +10,40 @@ import numpy as np
 import torch
 
 from treetune.core.records import Example, Prediction, TokenizedExample
+from treetune.models.engine import engine_of
 from treetune.models.load import LoadedModel
 from treetune.models.tokens import tokenize
+from treetune.predict.shared import greedy_shared
 from treetune.tasks.contract import Task
+from treetune.trees.build import sorted_order
 
 
 @torch.no_grad()
 def generate_answers(
     loaded: LoadedModel, task: Task, examples: Sequence[Example], *, max_length: int, max_new_tokens: int,
-    rows_per_pass: int,
+    rows_per_pass: int, layout: str = "padded",
 ) -> list[Prediction]:
     """The likeliest continuation of each prompt, token by token, up to end-of-text or ``max_new_tokens``.
+
+    Args:
+        layout: with ``tree``, and a model set up for blocks, prompts are read as trees, neighbours in the alphabet
+            together; else rows of like length are, padded on the left.
 
     Scores: ``probability`` (of the whole answer), ``mean_log_prob``, ``min_log_prob`` in nats a token.
     """
     tokenized = tokenize(examples, loaded.tokenizer, max_length - max_new_tokens, with_completion=False)
-    order = sorted(range(len(tokenized)), key=lambda place: len(tokenized[place].prompt_ids))
+    prompts = [each.prompt_ids for each in tokenized]
+    shared = layout == "tree" and engine_of(loaded.model).blocks
+    order = sorted_order(prompts) if shared else sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
     result: dict[int, Prediction] = {}
     for start in range(0, len(order), rows_per_pass):
         places = order[start : start + rows_per_pass]
         began = time.perf_counter()
-        answers = greedy(loaded, [tokenized[place] for place in places], max_new_tokens)
+        part = [tokenized[place] for place in places]
+        if shared:
+            answers = greedy_shared(loaded.model, part, max_new_tokens, int(loaded.tokenizer.eos_token_id))
+        else:
+            answers = greedy(loaded, part, max_new_tokens)
         seconds = (time.perf_counter() - began) / len(places)
         for place, (ids, logs) in zip(places, answers, strict=True):
             result[place] = _prediction(loaded, task, examples[place], ids, logs, tokenized[place].num_cut, seconds)
@@ -40,7 +53,10 @@ def generate_answers(
 def greedy(
     loaded: LoadedModel, rows: Sequence[TokenizedExample], max_new_tokens: int
 ) -> list[tuple[list[int], list[float]]]:
-    """New token ids of each row (end-of-text included where it came) and their natural-log probabilities."""
+    """New token ids of each row (end-of-text included where it came) and their natural-log probabilities.
+
+    Rows are padded on the left; the model's own ``generate`` does the rest, whatever its kind of mixing.
+    """
     end = int(loaded.tokenizer.eos_token_id)
     longest = max(len(row.prompt_ids) for row in rows)
     ids = np.full((len(rows), longest), end, dtype=np.int64)

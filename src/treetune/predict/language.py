@@ -1,4 +1,4 @@
-"""The language model itself: next-token probabilities, probability of a text, continuation."""
+"""The language model itself: next-token probabilities, probability of a text, continuation, masked words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from treetune.core.errors import UsageError
 from treetune.models.load import LoadedModel
-from treetune.models.tokens import start_ids
+from treetune.models.tokens import encode_texts, special_ids, start_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +88,33 @@ def continue_text(
     new = output[0, ids.shape[1] :].tolist()
     continuation: str = loaded.tokenizer.decode(new, skip_special_tokens=True)
     return continuation
+
+
+@torch.no_grad()
+def masked_words(loaded: LoadedModel, text: str, top_k: int = 10) -> list[list[NextToken]]:
+    """What an encoder believes stands behind each mask of ``text``, likeliest first; one list a mask.
+
+    Raises:
+        UsageError: E2022 the text has no mask, E2020 it is longer than the model's window.
+    """
+    tokenizer = loaded.tokenizer
+    pieces = text.split(tokenizer.mask_token) if tokenizer.mask_token else [text]
+    if len(pieces) < 2:
+        raise UsageError("E2022", "the text has no mask to fill in", found=text[:80],
+                         allowed=tokenizer.mask_token or "", do="write the mask where the word is missing")
+    own = encode_texts(tokenizer, pieces)
+    before, after = special_ids(tokenizer)
+    ids = [*before, *own[pieces[0]]]
+    for piece in pieces[1:]:
+        ids += [tokenizer.mask_token_id, *own[piece]]
+    ids += after
+    if len(ids) > loaded.window:
+        raise UsageError("E2020", "the text does not fit into the model's window", found=f"{len(ids)} tokens",
+                         allowed=f"1 to {loaded.window} tokens", do="shorten the text")
+    given = torch.tensor([ids], device=loaded.model.device)
+    probability = loaded.model(input_ids=given).logits[0, given[0] == tokenizer.mask_token_id].double().softmax(-1)
+    values, tokens = probability.topk(min(top_k, probability.shape[-1]))
+    return [
+        [NextToken(tokenizer.decode([token]), token, value) for value, token in zip(*pair, strict=True)]
+        for pair in zip(values.tolist(), tokens.tolist(), strict=True)
+    ]

@@ -1,4 +1,4 @@
-"""How likely the model finds given answers: log-probabilities of the reference completions, token by token."""
+"""How likely the model finds given answers: log-probabilities of the references, token by token or label by label."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from treetune.core.records import TokenizedExample
+from treetune.core.records import Example, TokenizedExample
+from treetune.models import classes, spans
 from treetune.models.batches import batches_of
 from treetune.models.decoder import label_log_probs
 from treetune.models.load import LoadedModel
+from treetune.models.tokens import tokenize
+from treetune.predict import seq2seq
 
 
 @torch.no_grad()
@@ -26,3 +29,24 @@ def completion_log_probs(
             for owner, value in zip(batch.label_example.tolist(), values, strict=True):
                 result[start + owner].append(value)
     return result
+
+
+def reference_log_probs(
+    loaded: LoadedModel, examples: Sequence[Example], max_length: int, layout: str
+) -> list[list[float]]:
+    """Natural-log probabilities of each example's first reference: of its tokens, its label, or its span's two ends."""
+    return REFERENCES[loaded.head](loaded, examples, max_length, layout)
+
+
+def _completions(
+    loaded: LoadedModel, examples: Sequence[Example], max_length: int, layout: str
+) -> list[list[float]]:
+    return completion_log_probs(loaded, tokenize(examples, loaded.tokenizer, max_length), layout)
+
+
+REFERENCES = {
+    "causal": _completions,
+    "classes": classes.reference_log_probs,
+    "spans": spans.reference_log_probs,
+    "seq2seq": seq2seq.reference_log_probs,
+}

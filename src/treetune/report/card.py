@@ -12,7 +12,7 @@ from treetune.core.language import say
 from treetune.report.blocks import Cell
 from treetune.report.quality import metric_names, scores_table
 from treetune.report.sections import limit_sentences
-from treetune.report.wording import clean, count, duration, finite, percent, task_name
+from treetune.report.wording import clean, count, duration, family_name, finite, percent, task_name
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 HUB_TASKS = {
@@ -21,6 +21,7 @@ HUB_TASKS = {
     "sentiment": "text-classification",
     "question_answering": "question-answering",
 }
+HUB_PIPELINES = {"classes": "text-classification", "spans": "question-answering", "seq2seq": "text2text-generation"}
 Record = Mapping[str, Any]
 
 
@@ -38,7 +39,8 @@ def front_matter(record: Record) -> dict[str, Any]:
     header: dict[str, Any] = {"library_name": "transformers", "tags": ["treetune", task.replace("_", "-")]}
     if HUB_NAME.fullmatch(model):  # a folder of this machine is nobody else's business
         header["base_model"] = model
-    header["pipeline_tag"] = "text-generation"  # how it is loaded, whatever the task: answers are written or scored
+    # how it is loaded, whatever the task: a decoder's answers are written or scored
+    header["pipeline_tag"] = HUB_PIPELINES.get(str(record.get("head")), "text-generation")
     keys = evaluation.get("counts") or {}
     if languages := [_one_line(key.removeprefix("language:")) for key in keys if key.startswith("language:")]:
         header["language"] = languages
@@ -78,7 +80,8 @@ def _inline(text: str) -> str:
 
 
 def _about(record: Record) -> list[str]:
-    facts = [(say("base model"), _model(record)), (say("created"), clean(record.get("created") or "–")),
+    facts = [(say("base model"), _model(record)), (say("model family"), family_name(record.get("family"))),
+             (say("created"), clean(record.get("created") or "–")),
              (say("seed"), count((record.get("settings") or {}).get("seed"))),
              (say("parameters"), count(record.get("parameters")))]
     seconds, tokens, in_rows = (finite(record.get(key)) for key in ("seconds", "tokens", "row_tokens"))

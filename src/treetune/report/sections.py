@@ -8,7 +8,17 @@ from typing import Any
 from treetune.core.language import say
 from treetune.report.blocks import Block, Bullets, Chart, Code, Paragraph, Section, Table, absent
 from treetune.report.charts import BLUE, GREEN, VERMILLION, Point, Series, line_chart
-from treetune.report.wording import clean, count, duration, finite, number, percent, split_name, task_name
+from treetune.report.wording import (
+    clean,
+    count,
+    duration,
+    family_name,
+    finite,
+    number,
+    percent,
+    split_name,
+    task_name,
+)
 
 MAX_TABLE_LINES = 20
 FEW_ROWS = 200
@@ -21,6 +31,7 @@ def what_it_is(record: Record) -> Section:
     facts = [
         (say("task"), task_name(str(record.get("task", "")))),
         (say("base model"), clean(record.get("model", ""))),
+        (say("model family"), family_name(record.get("family"))),
         (say("created"), clean(record.get("created") or "–")),
         (say("seed"), count(seed)),
         (say("treetune version"), clean(record.get("treetune_version") or "–")),

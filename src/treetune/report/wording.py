@@ -117,3 +117,12 @@ def split_name(split: str) -> str:
         "test": say("test"),
     }
     return names.get(split, clean(split))
+
+
+def family_name(family: Any) -> str:
+    """The model's family in words; decoder where a record does not say."""
+    names = {
+        "encoder": say("encoder: reads the whole text, answers with a label or a span of it"),
+        "seq2seq": say("encoder-decoder: reads the whole source, writes the answer"),
+    }
+    return names.get(str(family), say("decoder: reads from left to right, writes the answer"))

@@ -45,10 +45,10 @@ class Task(Protocol):
     """A module in this folder. All names below are module-level.
 
     Attributes:
-        OUTPUT: kind of answer. COLUMNS: what it reads. ANSWER_COLUMNS: those that
-        rows to predict may lack. METRICS: names known to `treetune.evaluate`, the
-        first decides. BASELINES: honest baselines known to `treetune.evaluate`. MAX_NEW_TOKENS: default
-        length limit of an answer.
+        OUTPUT: kind of answer; OTHER_OUTPUTS, where a task has them: kinds that do as well. COLUMNS: what it reads.
+        ANSWER_COLUMNS: those that rows to predict may lack. METRICS: names known to `treetune.evaluate`, the first
+        decides. BASELINES: honest baselines known to `treetune.evaluate`. MAX_NEW_TOKENS: default length limit of an
+        answer.
     """
 
     NAME: str
@@ -100,6 +100,11 @@ def load_task(name: str) -> Task:
         raise UsageError("E2010", "there is no task {name!r}", found=name, name=name,
                          allowed=", ".join(known), do=f"--task {near[0]}" if near else "choose one of them")
     return cast(Task, importlib.import_module(f"treetune.tasks.{name}"))
+
+
+def outputs_of(task: Task) -> tuple[OutputKind, ...]:
+    """Every kind of answer that does the task, the task's own first: questions are answered in text or by a span."""
+    return (task.OUTPUT, *getattr(task, "OTHER_OUTPUTS", ()))
 
 
 def text_of(row: Row, column: str) -> str:

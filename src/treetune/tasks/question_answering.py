@@ -11,6 +11,7 @@ from treetune.tasks.contract import Column, TaskOptions, groups_of, prompt_langu
 
 NAME = "question_answering"
 OUTPUT = OutputKind.TEXT
+OTHER_OUTPUTS = (OutputKind.SPAN,)
 COLUMNS = (
     Column("context", "the passage", aliases=("passage", "paragraph", "document", "上下文")),
     Column("question", "what is asked", aliases=("query", "问题")),
@@ -61,6 +62,26 @@ def answers_of(row: Row) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.strip() for text in texts)) or ("",)
 
 
+def spans_of(row: Row, answers: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    """(start, end) in the stripped context of every accepted answer: where its row says, else where it first stands."""
+    context = str(row.values.get("context", ""))
+    skipped = len(context) - len(context.lstrip())
+    value: Any = row.values.get("answers")
+    starts: Any = row.values.get("answer_start")
+    if isinstance(value, Mapping):
+        starts, value = value.get("answer_start", starts), value.get("text")
+    texts = list(value) if isinstance(value, list | tuple) else [value]
+    given = list(starts) if isinstance(starts, list | tuple) else [starts]
+    said: dict[str, int] = {}
+    for text, start in zip(texts, given, strict=False):
+        if isinstance(text, str) and text.strip() and (number := NUMBER.fullmatch(str(start))):
+            said.setdefault(text.strip(), int(number[1]) + len(text) - len(text.lstrip()))
+    return tuple(
+        (start - skipped, start - skipped + len(answer)) for answer in answers if answer
+        for start in (said.get(answer, context.find(answer)),)
+    )
+
+
 def _stands(text: str, context: str, start: int | None) -> bool:
     return text in context if start is None else start >= 0 and context.startswith(text, start)
 
@@ -81,7 +102,8 @@ def example_from_row(row: Row, options: TaskOptions, *, with_answer: bool = True
         prompt=(PromptPart(context, cuttable=True), PromptPart(before), PromptPart(question),
                 PromptPart(after)),
         completion=written if answers else "", answers=answers, candidates={}, source=context,
-        language=language, groups=groups_of(row, {column.name: 0 for column in COLUMNS}),
+        language=language, groups=groups_of(row, {column.name: 0 for column in COLUMNS}), question=question,
+        spans=spans_of(row, answers),
     )
 
 

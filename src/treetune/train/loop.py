@@ -12,11 +12,10 @@ import torch
 
 from treetune.core.errors import Interrupted, TrainingError
 from treetune.core.files import RunFolder
-from treetune.core.records import TokenizedExample
+from treetune.core.records import IntArray
 from treetune.core.seeds import seed_of
 from treetune.core.settings import LoopSettings
-from treetune.models.batches import Batch
-from treetune.models.decoder import loss_sum
+from treetune.models.decoder import LossSum, loss_sum
 from treetune.train.checkpoint import TrainState, load_weights, newest_valid, restore, save_checkpoint
 from treetune.train.memory import keep_freed_memory
 from treetune.train.optimizers import build_optimizers, set_learning_rate
@@ -24,7 +23,8 @@ from treetune.train.order import rows_of_step, steps_per_epoch, total_steps
 from treetune.train.schedule import learning_rate
 from treetune.train.signals import stop_on_signal
 
-MakeBatches = Callable[[Sequence[TokenizedExample]], Iterator[Batch]]
+MakeBatches = Callable[[Sequence[Any]], Iterator[Any]]
+LossOf = Callable[[Any, Any], LossSum]
 OnEvent = Callable[[dict[str, Any]], None]
 
 
@@ -41,20 +41,24 @@ class StepResult:
 
 def fit(
     model: torch.nn.Module,
-    examples: Sequence[TokenizedExample],
-    validation: Sequence[TokenizedExample],
+    examples: Sequence[Any],
+    validation: Sequence[Any],
     settings: LoopSettings,
     make_batches: MakeBatches,
     folder: RunFolder,
     fingerprint: dict[str, Any],
     on_event: OnEvent,
+    groups: IntArray | None = None,
+    loss_of: LossOf = loss_sum,
 ) -> TrainState:
     """Train until done, resuming from the newest whole checkpoint; leaves the best weights in ``model``.
 
     Args:
         examples, validation: tokenized rows. make_batches: rows of a step -> forward passes.
         fingerprint: what must be equal for a resume, stored in each checkpoint (checked by the caller).
+        groups: (rows,) groups whose rows are kept together (see `rows_of_step`), None to shuffle all rows.
         on_event: told about every log line, evaluation and checkpoint.
+        loss_of: (model, batch) -> loss; that of causal language models by default.
 
     Raises:
         Interrupted: a signal asked for a stop; all is saved.
@@ -78,10 +82,10 @@ def fit(
             started = time.perf_counter()
             rate = learning_rate(state.step, steps, settings.learning_rate, settings.warmup_ratio,
                                  settings.lr_scheduler_type)
-            rows = rows_of_step(len(examples), rows_per_step, settings.seed, state.step)
+            rows = rows_of_step(len(examples), rows_per_step, settings.seed, state.step, groups)
             set_learning_rate(optimizers, rate)
             result = train_step(model, optimizers, [examples[row] for row in rows], make_batches, settings,
-                                state.step)
+                                state.step, loss_of)
             state.step += 1
             state.tokens += result.row_tokens
             state.computed_tokens += result.tokens
@@ -91,7 +95,7 @@ def fit(
                           "learning_rate": rate, "seconds": time.perf_counter() - started, **asdict(result)})
             due = state.step % eval_every == 0 or state.step == steps
             if due and validation:
-                note_evaluation(state, mean_loss(model, validation, make_batches), on_event)
+                note_evaluation(state, mean_loss(model, validation, make_batches, loss_of), on_event)
             if due or state.step % save_every == 0:
                 save()
             if (signal_name := stop_asked()) and state.step < steps:
@@ -127,8 +131,8 @@ def resume(
 
 
 def train_step(
-    model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], examples: Sequence[TokenizedExample],
-    make_batches: MakeBatches, settings: LoopSettings, step: int,
+    model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], examples: Sequence[Any],
+    make_batches: MakeBatches, settings: LoopSettings, step: int, loss_of: LossOf = loss_sum,
 ) -> StepResult:
     """Loss, backward over all passes of the step, division by the step's label count, clipping, update.
 
@@ -141,7 +145,7 @@ def train_step(
     total, count, tokens, row_tokens = 0.0, 0.0, 0, 0
     for batch in make_batches(examples):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
-            part = loss_sum(model, batch.to(device))
+            part = loss_of(model, batch.to(device))
         part.total.backward()  # type: ignore[no-untyped-call]
         total += float(part.total.detach())
         count += part.count
@@ -166,13 +170,15 @@ def train_step(
 
 
 @torch.no_grad()
-def mean_loss(model: torch.nn.Module, examples: Sequence[TokenizedExample], make_batches: MakeBatches) -> float:
+def mean_loss(
+    model: torch.nn.Module, examples: Sequence[Any], make_batches: MakeBatches, loss_of: LossOf = loss_sum
+) -> float:
     """Nats a label over ``examples``, without dropout."""
     model.eval()
     device = next(model.parameters()).device
     total, count = 0.0, 0.0
     for batch in make_batches(examples):
-        part = loss_sum(model, batch.to(device))
+        part = loss_of(model, batch.to(device))
         total += float(part.total)
         count += part.count
     return total / count

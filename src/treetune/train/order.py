@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,9 +21,28 @@ def total_steps(num_rows: int, rows_per_step: int, epochs: float, max_steps: int
     return max_steps or max(1, math.ceil(epochs * steps_per_epoch(num_rows, rows_per_step) - 1e-9))
 
 
-def rows_of_step(num_rows: int, rows_per_step: int, seed: int, step: int) -> IntArray:
-    """Row numbers of 0-based ``step``; each epoch is a permutation seeded by (seed, epoch)."""
+def groups_of(sources: Sequence[str]) -> IntArray | None:
+    """(N,) a number for each row, equal where the sources are; None where no two are."""
+    numbers: dict[str, int] = {}
+    found = [numbers.setdefault(source, len(numbers)) for source in sources]
+    return np.array(found, dtype=np.int64) if len(numbers) < len(found) else None
+
+
+def rows_of_step(
+    num_rows: int, rows_per_step: int, seed: int, step: int, groups: IntArray | None = None
+) -> IntArray:
+    """Row numbers of 0-based ``step``; each epoch is a permutation seeded by (seed, epoch).
+
+    Args:
+        groups: (num_rows,) group of each row. With it, groups come in random order and the rows of one group, in
+            random order too, follow one another: a step then holds few groups, each nearly whole. Every row is
+            still shown once an epoch; what changes is that the rows of a step are alike.
+    """
     per_epoch = steps_per_epoch(num_rows, rows_per_step)
     epoch, place = divmod(step, per_epoch)
-    order: IntArray = generator(seed, "order", epoch).permutation(num_rows)
+    random = generator(seed, "order", epoch)
+    order: IntArray = random.permutation(num_rows)
+    if groups is not None:
+        rank = random.permutation(int(groups.max()) + 1)[groups]
+        order = order[np.argsort(rank[order], kind="stable")]
     return np.asarray(order[place * rows_per_step : (place + 1) * rows_per_step], dtype=np.int64)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from treetune.core.records import TokenTree
+from treetune.core.records import IntArray
 
 
-def allowed_pairs(tree: TokenTree) -> NDArray[np.bool_]:
+def allowed_pairs(branch_end: IntArray) -> NDArray[np.bool_]:
     """(T, T) bool: query q may see key k exactly when k is q or an ancestor of q: ``k <= q < branch_end[k]``."""
-    index = np.arange(len(tree.input_ids))
-    allowed: NDArray[np.bool_] = (index[None, :] <= index[:, None]) & (index[:, None] < tree.branch_end[None, :])
+    index = np.arange(len(branch_end))
+    allowed: NDArray[np.bool_] = (index[None, :] <= index[:, None]) & (index[:, None] < branch_end[None, :])
     return allowed

@@ -8,6 +8,7 @@ from typing import Any
 from treetune.core.records import Example
 from treetune.core.settings import TuneSettings
 from treetune.data.check import DataReport, inspect, lengths_of
+from treetune.models.family import head_for, load_head
 from treetune.tasks.contract import Task, TaskOptions, load_task
 from treetune.workflow.gather import Gathered, cut_report, gather_training
 
@@ -51,15 +52,15 @@ def inspect_splits(task: Task, splits: dict[str, Gathered], options: TaskOptions
 def token_lengths(settings: TuneSettings, splits: dict[str, Gathered]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Lengths in tokens of whole rows as they will be trained on, and what is cut, by split."""
     from treetune.models.load import load_tokenizer
-    from treetune.models.tokens import tokenize
 
+    head = load_head(head_for(settings.model, load_task(settings.task), revision=settings.revision))
     tokenizer, window = load_tokenizer(settings.model, revision=settings.revision)
-    max_length = min(settings.max_length or window, window)
+    max_length = min(settings.max_length or head.MAX_LENGTH or window, window)
     lengths, cut = {}, {}
     for name, gathered in splits.items():
-        tokens = tokenize(gathered.examples, tokenizer, max_length)
+        tokens = head.encode(gathered.examples, tokenizer, max_length)
         if tokens:
-            lengths[name] = lengths_of([len(t.prompt_ids) + len(t.completion_ids) for t in tokens])
+            lengths[name] = lengths_of([each.num_tokens for each in tokens])
         cut[name] = cut_report([t.num_cut for t in tokens])
     return lengths, cut
 

@@ -15,7 +15,7 @@ from treetune.workflow.gather import read_for, to_examples
 from treetune.workflow.log import OnEvent
 from treetune.workflow.predict import to_lines
 from treetune.workflow.report import write_report
-from treetune.workflow.run import Run, open_run
+from treetune.workflow.run import Run, open_run, ready
 
 
 def evaluate(
@@ -31,8 +31,7 @@ def evaluate(
         What stands in ``evaluation.json``.
     """
     from treetune.models.load import load_model
-    from treetune.models.tokens import tokenize
-    from treetune.predict.likelihood import completion_log_probs
+    from treetune.predict.likelihood import reference_log_probs
 
     run = open_run(run_path)
     result = read_for(run.task, data, split, columns or {})
@@ -45,8 +44,9 @@ def evaluate(
     if compare_base:
         on_event({"event": "predicting", "system": "base", "rows": len(examples)})
         base = load_model(run.facts["base_model"], revision=run.facts["fingerprint"]["revision"],
-                          random_init=run.facts["random_init"], seed=run.facts["seed"])
-        systems["base"] = [each.answer for each in answer(run, base, examples)]
+                          random_init=run.facts["random_init"], seed=run.facts["seed"],
+                          head=run.loaded.head, labels=run.options.labels)
+        systems["base"] = [each.answer for each in answer(run, ready(base, run.facts), examples)]
     training = training_answers(run)
     for name in run.task.BASELINES:
         systems[name] = answers_of(name, examples, training)
@@ -56,8 +56,7 @@ def evaluate(
         systems, examples, run.task.METRICS, seed=0, labels=run.options.labels, cluster=cluster,
         reference_system="base" if compare_base else "",
     )
-    tokens = tokenize(examples, run.loaded.tokenizer, run.max_length)
-    logs = completion_log_probs(run.loaded, tokens, run.layout)
+    logs = reference_log_probs(run.loaded, examples, run.max_length, run.layout)
     perplexity = perplexity_score(logs, how)
     record = {
         **evaluation.as_dict(), "data": data, "digest": gathered.digest, "refused": len(gathered.refused),

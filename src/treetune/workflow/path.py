@@ -5,19 +5,24 @@ from __future__ import annotations
 import platform
 import time
 from collections import Counter
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treetune.core.errors import RunError, UsageError
 from treetune.core.files import RunFolder, read_json, value_digest, write_json, write_text
 from treetune.core.records import TokenizedExample
 from treetune.core.settings import TuneSettings, to_yaml
+from treetune.models.family import Head, family_of_head, head_for, load_head
 from treetune.tasks.contract import Task, TaskOptions, load_task
 from treetune.workflow.check import inspect_splits
 from treetune.workflow.gather import Gathered, cut_report, gather_training
 from treetune.workflow.log import MetricsLog, OnEvent
 from treetune.workflow.run import save_facts, save_model
+
+if TYPE_CHECKING:
+    from treetune.models.exactness import Exactness
 
 MAY_DIFFER = {"output_dir", "logging_steps", "save_total_limit", "torch_threads"}
 
@@ -33,6 +38,7 @@ def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
     """
     folder = RunFolder(Path(settings.output_dir))
     task = load_task(settings.task)
+    head_name = head_for(settings.model, task, revision=settings.revision)
     training, validation, options = gather_training(settings, task, folder.quarantine)
     fingerprint = fingerprint_of(settings, training, validation)
     refuse_changed(folder, fingerprint)
@@ -45,38 +51,47 @@ def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
     import torch
 
     from treetune.models.adapters import add_lora
-    from treetune.models.batches import batches_of
     from treetune.models.load import load_model
-    from treetune.models.tokens import tokenize
     from treetune.train.loop import fit
+    from treetune.train.order import groups_of
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
+    head = load_head(head_name)
     loaded = load_model(settings.model, revision=settings.revision, random_init=settings.random_init,
-                        seed=settings.seed)
-    max_length = min(settings.max_length or loaded.window, loaded.window)
-    train_tokens = tokenize(training.examples, loaded.tokenizer, max_length)
-    validation_tokens = tokenize(validation.examples, loaded.tokenizer, max_length)
+                        seed=settings.seed, head=head_name, labels=options.labels)
+    max_length = min(settings.max_length or head.MAX_LENGTH or loaded.window, loaded.window)
+    train_tokens = head.encode(training.examples, loaded.tokenizer, max_length)
+    validation_tokens = head.encode(validation.examples, loaded.tokenizer, max_length)
+    settled = head.settle(training.examples)
+    loaded.model.config.update(settled)
     write_text(folder.config, to_yaml(settings))  # from here on the folder is this run's
     write_json(folder.data, data_record(task, training, validation, options, fingerprint))
     log({"event": "tokens", "cut": cut_report([each.num_cut for each in train_tokens]),
          "rows": len(train_tokens), "validation_rows": len(validation_tokens)})
     model = loaded.model
     if settings.lora_r:
-        model = add_lora(model, settings.lora_r, settings.lora_alpha, settings.lora_dropout)
+        model = add_lora(model, settings.lora_r, settings.lora_alpha, settings.lora_dropout, head.PEFT_TASK)
     if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
-    layout = exact_layout(model, settings, train_tokens, log)
-    make_batches = partial(batches_of, layout=layout, rows_per_pass=settings.per_device_train_batch_size,
+        model.activation_checkpointing_enable()
+    proof = prove_exact(model, settings, train_tokens, log, head)
+    layout = proof.layout
+    make_batches = partial(head.batches_of, layout=layout, rows_per_pass=settings.per_device_train_batch_size,
                            max_tokens=settings.max_tokens_per_pass)
     started = time.time()
-    state = fit(model, train_tokens, validation_tokens, settings, make_batches, folder, fingerprint, log)
+    groups = None
+    if settings.row_order != "shuffled" and len(train_tokens) == len(training.examples):
+        groups = groups_of([each.source for each in training.examples])
+    state = fit(model, train_tokens, validation_tokens, settings, make_batches, folder, fingerprint, log, groups,
+                head.loss_sum)
     loaded.tokenizer.model_max_length = loaded.window
     save_model(folder, model, loaded.tokenizer)
     facts = {
-        "task": task.NAME, "labels": list(options.labels), "prompt_language": options.prompt_language,
+        "task": task.NAME, "family": family_of_head(head_name), "head": head_name, "settled": settled,
+        "labels": list(options.labels), "prompt_language": options.prompt_language,
         "max_length": max_length, "max_new_tokens": settings.max_new_tokens or task.MAX_NEW_TOKENS,
-        "layout": layout, "base_model": settings.model, "random_init": settings.random_init,
+        "layout": layout, "engine": asdict(proof.engine), "max_tokens_per_pass": settings.max_tokens_per_pass,
+        "base_model": settings.model, "random_init": settings.random_init,
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         "seed": settings.seed, "steps": state.step, "best_step": state.best_step,
@@ -132,23 +147,28 @@ def data_record(
     }
 
 
-def exact_layout(
-    model: Any, settings: TuneSettings, examples: list[TokenizedExample], on_event: OnEvent
-) -> str:
-    """The layout asked for if it gives this model the gradients of the separate rows, else padded rows; said so.
+def prove_exact(
+    model: Any, settings: TuneSettings, examples: list[TokenizedExample], on_event: OnEvent, head: Head
+) -> Exactness:
+    """Set the model up for the fastest layout that gives it the gradients of the separate rows; said what it is.
 
     Raises:
         UsageError: E4005 there are no rows to train on.
     """
-    from treetune.models.exactness import TOLERANCE, gradient_difference
+    from treetune.models.engine import Engine
+    from treetune.models.exactness import TOLERANCE, Exactness, engine_name, prove, rows_to_prove
 
     if not examples:
         raise UsageError("E4005", "there are no rows to train on", where=settings.data, do="add rows")
-    if settings.layout == "padded":
-        return "padded"
-    few = sorted(examples, key=lambda example: len(example.prompt_ids))[:4]
-    difference = gradient_difference(model, few, settings.layout, settings.max_tokens_per_pass)
-    exact = difference <= TOLERANCE
-    on_event({"event": "exactness", "layout": settings.layout, "difference": difference if exact else str(difference),
-              "tolerance": TOLERANCE, "used": settings.layout if exact else "padded"})
-    return settings.layout if exact else "padded"
+    if not head.BRANCHES:
+        on_event({"event": "layout", "asked": settings.layout, "used": "padded", "head": head.AUTO_CLASS})
+        return Exactness("padded", Engine(), 0.0, ())
+    some = rows_to_prove(examples, num_tokens=settings.max_tokens_per_pass)
+    proof = prove(model, some, settings.layout, settings.max_tokens_per_pass)
+    first = proof.refused[0] if proof.refused else None
+    on_event({"event": "exactness", "layout": settings.layout, "tolerance": TOLERANCE, "used": proof.layout,
+              "engine": engine_name(proof.engine),
+              "difference": str(first[1]) if first and proof.layout != settings.layout else proof.difference,
+              "where": first[2] if first else "",
+              "refused": [[what, str(difference), where] for what, difference, where in proof.refused]})
+    return proof

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 from treetune.core.errors import RunError
 from treetune.core.files import RunFolder, file_digest, read_json, value_digest, write_json, write_text
 from treetune.core.records import TokenizedExample
-from treetune.core.seeds import seed_of
+from treetune.core.seeds import generator, seed_of
 from treetune.core.settings import PretrainSettings, TextSource, to_yaml
+from treetune.data.cloze import with_questions
 from treetune.data.text import documents
 from treetune.workflow.log import MetricsLog, OnEvent
 from treetune.workflow.run import save_model
 
 if TYPE_CHECKING:
     from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, GPT3Tokenizer
+
+CHARACTERS_TO_READ = 8000
+CHARACTERS_TO_ASK_ABOUT = 800  # short enough that a passage and its questions fit one window
 
 
 def pretrain(settings: PretrainSettings, on_event: OnEvent) -> dict[str, Any]:
@@ -42,7 +46,8 @@ def pretrain(settings: PretrainSettings, on_event: OnEvent) -> dict[str, Any]:
     log = MetricsLog(folder.metrics, on_event)
 
     texts = {source.path: split_source(source, settings) for source in settings.data}
-    tokenizer = tokenizer_for(settings, {path: training for path, (training, _) in texts.items()}, folder)
+    to_learn = {source.path: list(asked(source, texts[source.path][0], settings.seed, 0)) for source in settings.data}
+    tokenizer = tokenizer_for(settings, to_learn, folder)
     tokenizer.model_max_length = 10**9  # documents longer than the window are cut into blocks
     training, counts = training_blocks(settings, texts, tokenizer)
     held_out = held_out_blocks(settings, texts, tokenizer)
@@ -84,16 +89,30 @@ def refuse_other_run(folder: RunFolder, fingerprint: dict[str, Any]) -> None:
 def split_source(source: TextSource, settings: PretrainSettings) -> tuple[list[str], list[str]]:
     """(training, held out) documents of a source, in an order given by the seed.
 
-    A source whose documents are lines of running text (novels) keeps its order, in pieces of 40 lines.
+    A source whose documents are lines of running text (novels) keeps its order within pieces of some lines.
     """
     from treetune.models.corpus import shuffled, split_documents
 
     texts = list(documents(source, Path(settings.data_root)))
     if source.document == "file":
-        lines = texts[0].split("\n")
-        texts = ["\n".join(lines[start : start + 40]) for start in range(0, len(lines), 40)]
+        length = CHARACTERS_TO_ASK_ABOUT if source.cloze else CHARACTERS_TO_READ
+        texts = [piece for text in texts for piece in pieces_of_lines(text.split("\n"), length)]
     mixed = shuffled(texts, settings.seed, source.path)
     return split_documents(mixed, lambda text: max(1, len(text) // 4), settings.held_out_tokens)
+
+
+def pieces_of_lines(lines: Sequence[str], num_characters: int) -> list[str]:
+    """Running text cut between lines into pieces of about ``num_characters``."""
+    pieces: list[str] = []
+    part: list[str] = []
+    size = 0
+    for line in lines:
+        part.append(line)
+        size += len(line)
+        if size >= num_characters:
+            pieces.append("\n".join(part))
+            part, size = [], 0
+    return [*pieces, "\n".join(part)] if part else pieces
 
 
 def tokenizer_for(
@@ -124,31 +143,38 @@ def training_blocks(
     settings: PretrainSettings, texts: dict[str, tuple[list[str], list[str]]], tokenizer: GPT3Tokenizer
 ) -> tuple[list[TokenizedExample], dict[str, dict[str, float]]]:
     """Blocks of all sources in their shares; a source too small for its share is repeated, and that is counted."""
-    from treetune.models.corpus import blocks, stream_ids
+    from treetune.models.corpus import blocks, document_ids
 
     total = sum(source.share for source in settings.data)
     result: list[TokenizedExample] = []
     counts: dict[str, dict[str, float]] = {}
     for source in settings.data:
         wanted = int(settings.total_tokens * source.share / total)
-        ids = stream_ids(texts[source.path][0], tokenizer, wanted)
-        own = blocks(ids, settings.n_positions, 0)
-        count = max(1, wanted // settings.n_positions)
-        repeated = [own[number % len(own)] for number in range(count)] if own else []
-        result += repeated
-        counts[source.path] = {"tokens": len(repeated) * settings.n_positions, "unique": len(ids),
-                               "passes": round(len(repeated) / max(1, len(own)), 2)}
+        documents = texts[source.path][0]
+        size, unique, turn = 0, 0, 0
+        while documents and size < wanted:
+            ids = document_ids(asked(source, documents, settings.seed, turn), tokenizer, wanted - size)
+            result += blocks(ids, settings.n_positions)
+            size += sum(map(len, ids))
+            unique, turn = unique or size, turn + 1
+        counts[source.path] = {"tokens": size, "passes": round(size / max(1, unique), 2) if turn > 1 else 1}
     return result, counts
+
+
+def asked(source: TextSource, documents: Sequence[str], seed: int, turn: int) -> Iterator[str]:
+    """The documents, with other questions made from them in every pass where the source wants questions."""
+    draw = generator(seed, "cloze", source.path, turn)
+    return (with_questions(each, source.cloze, draw) if source.cloze else each for each in documents)
 
 
 def held_out_blocks(
     settings: PretrainSettings, texts: dict[str, tuple[list[str], list[str]]], tokenizer: GPT3Tokenizer
 ) -> dict[str, list[TokenizedExample]]:
     """Blocks of text that training never sees, by source."""
-    from treetune.models.corpus import blocks, stream_ids
+    from treetune.models.corpus import blocks, document_ids
 
     return {
-        path: blocks(stream_ids(held_out, tokenizer, settings.held_out_tokens), settings.n_positions, 0)
+        path: blocks(document_ids(held_out, tokenizer, settings.held_out_tokens), settings.n_positions)
         for path, (_, held_out) in texts.items()
     }
 
@@ -168,9 +194,12 @@ def model_config(settings: PretrainSettings, tokenizer: GPT3Tokenizer) -> GPT3Co
 def bits_per_byte(
     model: GPT3LMHeadModel, examples: Sequence[TokenizedExample], tokenizer: GPT3Tokenizer, make_batches: Any
 ) -> float:
-    """Held-out loss in bits for each byte of the text that the labels spell."""
+    """Held-out loss in bits for each byte of the text that the labels spell; the end of a document is one byte."""
     from treetune.train.loop import mean_loss
 
     nats = mean_loss(model, examples, make_batches) * sum(len(each.completion_ids) for each in examples)
-    num_bytes = sum(len(tokenizer.decode(each.completion_ids).encode()) for each in examples)
+    num_bytes = sum(
+        len(tokenizer.decode(each.completion_ids, skip_special_tokens=True).encode())
+        + int((each.completion_ids == tokenizer.eos_token_id).sum()) for each in examples
+    )
     return nats / math.log(2) / num_bytes

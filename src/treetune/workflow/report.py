@@ -19,7 +19,8 @@ def write_report(folder: RunFolder, examples: Sequence[dict[str, Any]] = ()) -> 
     settings = read_yaml(folder.config)
     events = read_events(folder.metrics)
     record = {
-        "task": facts["task"], "model": facts["base_model"], "created": facts["created"],
+        "task": facts["task"], "model": facts["base_model"], "family": facts.get("family", "decoder"),
+        "head": facts.get("head", "causal"), "created": facts["created"],
         "treetune_version": __version__, "settings": settings,
         "command": f"treetune tune {folder.config}",
         "data": read_json(folder.data)["check"], "events": events,

@@ -87,7 +87,18 @@ def load_run_model(folder: RunFolder, facts: dict[str, Any]) -> LoadedModel:
     """The run's model; adapters go onto the base they were trained on: its revision, or its random weights."""
     from treetune.models.load import load_model
 
+    head, labels = facts.get("head", "causal"), facts["labels"]
     if not (folder.model / ADAPTER_CONFIG).is_file():
-        return load_model(str(folder.model))
-    return load_model(str(folder.model), revision=facts["fingerprint"]["revision"], random_init=facts["random_init"],
-                      seed=facts["seed"])
+        return ready(load_model(str(folder.model), head=head, labels=labels), facts)
+    loaded = load_model(str(folder.model), revision=facts["fingerprint"]["revision"],
+                        random_init=facts["random_init"], seed=facts["seed"], head=head, labels=labels)
+    return ready(loaded, facts)
+
+
+def ready(loaded: LoadedModel, facts: dict[str, Any]) -> LoadedModel:
+    """A model of the run's kind, set up for the engine that was proved exact before its training."""
+    from treetune.models.engine import Engine, set_up
+
+    set_up(loaded.model, Engine(**facts.get("engine", {})))
+    loaded.model.config.update(facts.get("settled", {}))
+    return loaded

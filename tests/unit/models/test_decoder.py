@@ -117,5 +117,5 @@ def test_only_four_dimensional_masks_become_additive() -> None:
 def test_batches_move_whole(rows: Rows, make_gpt3: Callable[..., Any]) -> None:
     batch = next(batches_of(rows, "tree", 10, 500)).to(torch.device("meta"))
     assert {batch.input_ids.device.type, batch.label_weight.device.type} == {"meta"}
-    assert batch.attention_mask is not None
-    assert batch.attention_mask.device.type == "meta"
+    assert batch.tree is not None
+    assert batch.mask().device.type == "meta"  # type: ignore[union-attr]

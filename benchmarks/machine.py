@@ -1,0 +1,92 @@
+"""What a number was measured on: processor, threads, versions, date; and the processor's own matrix-multiply peak."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "lm-eval", "numpy")
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def has_peer(module: str) -> bool:
+    """Whether a peer is installed beside treetune."""
+    return importlib.util.find_spec(module) is not None
+
+
+def facts(threads: int) -> dict[str, Any]:
+    """Machine, versions, date. ``load``: other processes' demand on the processor in the last minute."""
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M"), "machine": platform.machine(), "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": threads, "load": round(os.getloadavg()[0], 2), "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := version_of(name))},
+    }
+
+
+def version_of(package: str) -> str:
+    """Installed version, ``""`` if there is none."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def processor() -> str:
+    """The processor's name as the kernel gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def matmul_peak(sizes: tuple[int, ...] = (512, 1024, 1536, 2048), tries: int = 3) -> float:
+    """FLOP/s: the best of some square float32 products, 2 n³ operations each."""
+    import torch
+
+    best = 0.0
+    for size in sizes:
+        left, right = torch.randn(size, size), torch.randn(size, size)
+        out = torch.empty(size, size)
+        torch.matmul(left, right, out=out)
+        for _ in range(tries):
+            began = time.perf_counter()
+            torch.matmul(left, right, out=out)
+            best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best
+
+
+def keep_results(
+    name: str, sections: dict[str, Any], to_markdown: Callable[[dict[str, Any]], str], folder: Path
+) -> tuple[Path, Path]:
+    """Put ``sections`` into ``name.json``, replacing those of the same key, and write ``name.md`` from all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept |= sections
+    path.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page = folder / f"{name}.md"
+    page.write_text(to_markdown(kept), encoding="utf-8")
+    return path, page
+
+
+def table(head: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table: the first column to the left, the others to the right."""
+    rule = ["---"] + ["---:"] * (len(head) - 1)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [head, rule, *lines])
+
+
+def conditions(found: dict[str, Any]) -> str:
+    """One line under a table."""
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return (f"{found['date']}, {found['processor']} ({found['machine']}), {found['threads']} threads on "
+            f"{found['cores']} cores, load {found['load']} before the first run; {versions}.")

@@ -1,0 +1,104 @@
+"""How a model runs over trees: which of its parts are replaced by faster ones that compute the same.
+
+Every part is proved on the user's own model before it is used (`treetune.models.exactness`): attention block by block,
+the head at labels in stretches, the last layer at labels only, GELU as one kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from treetune.models.last_layer import can_prune, prune
+from treetune.models.tree_attention import NAME
+
+FUSED = "_treetune_engine"
+GELU_BY_FORMULA = ("NewGELUActivation", "FastGELUActivation")
+PROBE_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What is used for a model.
+
+    Attributes:
+        blocks: attention over trees block by block; else one (T, T) mask through the public interface.
+        own_head: loss from hidden states in stretches; else logits as the model gives them.
+        pruned: the last layer computes labelled tokens only.
+    """
+
+    blocks: bool = False
+    own_head: bool = False
+    pruned: bool = False
+
+    def less(self) -> list[Engine]:
+        """Engines to try when this one is not exact, each doing less by itself."""
+        weaker = [replace(self, pruned=False), replace(self, pruned=False, own_head=False), Engine()]
+        return [each for place, each in enumerate(weaker) if each != self and each not in weaker[:place]]
+
+
+def core_model(model: Any) -> Any:
+    """The transformers model, without the wrapper of adapters around it."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def engine_of(model: Any) -> Engine:
+    """What the model was set up for; nothing, where `set_up` was never called."""
+    found: Engine = getattr(core_model(model), FUSED, Engine())
+    return found
+
+
+def fullest_engine(model: Any) -> Engine:
+    """Everything this model's structure allows; whether it is exact is not asked here."""
+    core = core_model(model)
+    blocks = bool(getattr(core, "takes_tree", False)) or _takes_attention_function(core)
+    return Engine(blocks=blocks, own_head=_has_plain_head(core), pruned=blocks and can_prune(core))
+
+
+def set_up(model: Any, engine: Engine) -> None:
+    """Make the model run that way from now on; calls without a tree stay what they were."""
+    core = core_model(model)
+    if engine.blocks and not getattr(core, "takes_tree", False):
+        core.set_attn_implementation(NAME)
+    if engine.blocks and engine.pruned:
+        prune(core)
+    _fuse_gelu(core)
+    setattr(core, FUSED, engine)
+
+
+def _takes_attention_function(core: Any) -> bool:
+    """Whether its attention is looked up in transformers' registry (the old models bring their own)."""
+    return bool(getattr(core, "_supports_sdpa", False)) and bool(getattr(core, "_supports_attention_backend", False))
+
+
+@torch.no_grad()
+def _has_plain_head(core: Any) -> bool:
+    """Whether the logits are hidden states times one matrix: no bias, no scale, no cap."""
+    head = core.get_output_embeddings()
+    if type(head) is not nn.Linear or head.bias is not None:
+        return False
+    settings = core.config.to_dict()
+    if any(settings[name] for name in settings if "softcap" in name):  # too small to see until logits have grown
+        return False
+    training = core.training
+    core.eval()
+    try:
+        ids = torch.arange(PROBE_TOKENS, device=head.weight.device)[None] % head.weight.shape[0]
+        states = core.base_model(input_ids=ids, use_cache=False)[0]
+        logits = core(input_ids=ids, use_cache=False).logits
+    except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
+        return False
+    finally:
+        core.train(training)
+    own = states @ head.weight.T
+    return own.shape == logits.shape and bool((own - logits).abs().max() <= 1e-4 * logits.abs().max())
+
+
+def _fuse_gelu(core: Any) -> None:
+    for module in core.modules():
+        for name, child in module.named_children():
+            if type(child).__name__ in GELU_BY_FORMULA:
+                setattr(module, name, nn.GELU(approximate="tanh"))

@@ -1,0 +1,101 @@
+"""Cross-entropy from hidden states, a stretch at a time: vocabulary x labels never stands in memory whole.
+
+The gradient of a stretch is computed beside its loss, as in Wijmans et al. 2024 (arXiv 2411.09009) and Hsu et al.
+2024 (arXiv 2410.10989), so no logits are kept for the backward pass.
+Letters: U states, K labels (several may stand at one state), D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+CHUNK_BYTES = 2**26
+
+
+def rows_of_chunk(vocabulary: int) -> int:
+    """States whose logits, in float32, take about `CHUNK_BYTES`."""
+    return max(64, CHUNK_BYTES // (4 * vocabulary))
+
+
+class LabelLoss(torch.autograd.Function):
+    """Weighted sum of negative log-likelihoods; differentiable once in hidden states and output matrix."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, matrix: torch.Tensor, place: torch.Tensor, labels: torch.Tensor,
+        weights: torch.Tensor,
+    ) -> torch.Tensor:
+        """hidden (U, D), matrix (V, D), place (K,) which state, labels (K,), weights (K,) -> scalar.
+
+        Under autocast the products are taken in its type; the sum is float32 (float64 for float64 states).
+        """
+        device = hidden.device.type
+        inner = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        with torch.autocast(device, enabled=False):
+            total, *slopes = _loss_and_slopes(hidden.to(inner), matrix.to(inner), place, labels, weights,
+                                              ctx.needs_input_grad[:2])
+        ctx.save_for_backward(*(None if slope is None else slope.to(like.dtype)
+                                for slope, like in zip(slopes, (hidden, matrix), strict=True)))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, scale: torch.Tensor) -> Any:
+        """The gradients kept from the forward pass, times the scalar that comes from behind."""
+        kept = ctx.saved_tensors
+        if float(scale) != 1.0:
+            kept = tuple(None if grad is None else grad * scale.to(grad.dtype) for grad in kept)
+        return (*kept, None, None, None)
+
+
+def _loss_and_slopes(
+    hidden: torch.Tensor, matrix: torch.Tensor, place: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor,
+    wanted: tuple[bool, bool],
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """(loss, its gradient by the states, its gradient by the matrix); gradients where wanted."""
+    by_hidden = torch.empty_like(hidden) if wanted[0] else None
+    by_matrix = torch.zeros_like(matrix) if wanted[1] else None
+    total = torch.zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
+                        device=hidden.device)
+    for part, mine, logs in _stretches(hidden, matrix, place):
+        row, label, weight = place[mine] - part.start, labels[mine], weights[mine].to(logs.dtype)
+        total -= (logs[row, label] * weight).sum()
+        if by_hidden is None and by_matrix is None:
+            continue
+        at_state = torch.zeros(len(logs), dtype=logs.dtype, device=logs.device).index_add_(0, row, weight)
+        slope = logs.exp_().mul_(at_state[:, None])
+        slope.index_put_((row, label), -weight, accumulate=True)
+        slope = slope.to(hidden.dtype)
+        if by_hidden is not None:
+            torch.mm(slope, matrix, out=by_hidden[part])
+        if by_matrix is not None:
+            by_matrix.addmm_(slope.T, hidden[part])
+    return total, by_hidden, by_matrix
+
+
+def label_log_probs_of(
+    hidden: torch.Tensor, matrix: torch.Tensor, place: torch.Tensor, labels: torch.Tensor
+) -> torch.Tensor:
+    """(K,) natural-log probability of each label, for evaluation."""
+    parts = [(mine, logs[place[mine] - part.start, labels[mine]]) for part, mine, logs in
+             _stretches(hidden, matrix, place)]
+    result = torch.empty(len(labels), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
+                         device=hidden.device)
+    for mine, values in parts:
+        result[mine] = values
+    return result
+
+
+def _stretches(
+    hidden: torch.Tensor, matrix: torch.Tensor, place: torch.Tensor
+) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    """(states, which labels stand at them, (states, V) natural-log probabilities) stretch by stretch."""
+    size = rows_of_chunk(len(matrix))
+    for start in range(0, len(hidden), size):
+        part = slice(start, start + size)
+        logits = hidden[part] @ matrix.T
+        logs = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+        mine = torch.nonzero((place >= start) & (place < start + size))[:, 0]
+        yield part, mine, logs

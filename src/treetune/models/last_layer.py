@@ -1,0 +1,112 @@
+"""The last layer at labelled tokens only: nothing behind it reads the others.
+
+Keys and values are computed for every token, queries and all that follows for the K' labelled ones. One function for
+each shape of layer; layers of other shapes are left alone. Letters: T tokens, K' labelled tokens, D width.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import MethodType
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from treetune.models.tree_attention import attend
+
+LLAMA_LIKE = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
+Pruned = Callable[..., torch.Tensor]
+
+
+def can_prune(core: Any) -> bool:
+    """Whether the last layer has a shape known here, or the model prunes by itself."""
+    return bool(getattr(core, "takes_tree", False)) or _form_of(_last_layer(core)) is not None
+
+
+def prune(core: Any) -> None:
+    """Give the last layer a forward that, for a tree whose layout says ``pruned``, computes labelled tokens only."""
+    layer = _last_layer(core)
+    form = _form_of(layer)
+    if layer is None or form is None or "forward" in vars(layer):
+        return
+    usual = layer.forward
+
+    def forward(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        tree = kwargs.get("tree")
+        if tree is None or not tree.pruned:
+            return usual(hidden_states, *args, **kwargs)
+        return form(self, hidden_states, **kwargs)
+
+    layer.forward = MethodType(forward, layer)
+
+
+def _last_layer(core: Any) -> Any:
+    for name in ("h", "layers"):
+        layers = getattr(core.base_model, name, None)
+        if isinstance(layers, torch.nn.ModuleList) and len(layers):
+            return layers[-1]
+    return None
+
+
+def _form_of(layer: Any) -> Pruned | None:
+    name = type(layer).__name__
+    if name == "GPT2Block" and not hasattr(layer, "crossattention"):
+        return gpt2_block
+    return llama_layer if name in LLAMA_LIKE else None
+
+
+def gpt2_block(layer: Any, hidden: torch.Tensor, tree: Any, **_: Any) -> torch.Tensor:
+    """A block of GPT-2: (1, T, D) -> (1, T, D), zeros at tokens without a label, as the model insists on T tokens."""
+    attention = layer.attn
+    at = torch.from_numpy(tree.columns).to(hidden.device)
+    normed = layer.ln_1(hidden)
+    query, key, value = gpt2_heads(attention, normed, normed.index_select(1, at))
+    mixed = attend(query, key, value, tree, scale=attention.scaling, labels_only=True,
+                   dropout=attention.attn_dropout.p if layer.training else 0.0)
+    mixed = attention.resid_dropout(attention.c_proj(mixed.transpose(1, 2).flatten(2)))
+    states = hidden.index_select(1, at) + mixed
+    return torch.zeros_like(hidden).index_copy(1, at, states + layer.mlp(layer.ln_2(states)))
+
+
+def gpt2_heads(attention: Any, states: torch.Tensor, asking: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Query (1, H, K', d), key and value (1, H, T, d) from GPT-2's joint projection, queries for ``asking`` only."""
+    joint, width = attention.c_attn, attention.split_size
+    if type(joint) is Conv1D:
+        query = torch.addmm(joint.bias[:width], asking[0], joint.weight[:, :width])
+        both = torch.addmm(joint.bias[width:], states[0], joint.weight[:, width:])
+    else:  # wrapped by an adapter: its parts cannot be taken apart
+        query = joint(asking)[0, :, :width]
+        both = joint(states)[0, :, width:]
+    return tuple(each.reshape(len(each), attention.num_heads, -1).transpose(0, 1)[None]
+                 for each in (query, both[:, :width], both[:, width:]))
+
+
+def llama_layer(layer: Any, hidden: torch.Tensor, tree: Any, **kwargs: Any) -> torch.Tensor:
+    """A layer of Llama, Mistral, Qwen2 or Qwen3: (1, T, D) -> (1, K', D)."""
+    attention = layer.self_attn
+    at = torch.from_numpy(tree.columns).to(hidden.device)
+    normed = layer.input_layernorm(hidden)
+    cos, sin = kwargs["position_embeddings"]
+    query, key, value = (
+        project(states).unflatten(-1, (-1, attention.head_dim))
+        for project, states in ((attention.q_proj, normed.index_select(1, at)), (attention.k_proj, normed),
+                                (attention.v_proj, normed))
+    )
+    if hasattr(attention, "q_norm"):
+        query, key = attention.q_norm(query), attention.k_norm(key)
+    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+    rotate = sys.modules[type(attention).__module__].apply_rotary_pos_emb
+    query = rotate(query, query, cos.index_select(1, at), sin.index_select(1, at))[0]
+    key = rotate(key, key, cos, sin)[1]
+    window = getattr(attention, "sliding_window", None) or (
+        getattr(attention.config, "sliding_window", None) if type(layer).__name__ == "MistralDecoderLayer" else None
+    )
+    mixed = attend(query, key, value, tree, window=window, scale=attention.scaling, labels_only=True,
+                   dropout=attention.attention_dropout if layer.training else 0.0)
+    states = hidden.index_select(1, at) + attention.o_proj(mixed.transpose(1, 2).flatten(2))
+    out: torch.Tensor = states + layer.mlp(layer.post_attention_layernorm(states))
+    return out
+
+

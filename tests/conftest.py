@@ -1,0 +1,102 @@
+"""Tiny random models of other families than ours, in folders as the hub lays them out."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TEXTS = ["The film was good and the film was long.", "What is the capital of France? Paris is the capital of France.",
+         "positive negative neutral", "Ein guter Film, der lang war."] * 20
+WINDOW = 64
+SHAPES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "bert": ("BertConfig", "BertForMaskedLM", {"intermediate_size": 48, "num_hidden_layers": 2, "hidden_size": 32,
+                                               "num_attention_heads": 4, "max_position_embeddings": WINDOW}),
+    "roberta": ("RobertaConfig", "RobertaForMaskedLM", {
+        "intermediate_size": 48, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4,
+        "max_position_embeddings": WINDOW + 1, "type_vocab_size": 1}),
+    "modernbert": ("ModernBertConfig", "ModernBertForMaskedLM", {
+        "intermediate_size": 48, "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4,
+        "max_position_embeddings": WINDOW, "local_attention": 8}),
+    "t5": ("T5Config", "T5ForConditionalGeneration", {"d_model": 32, "d_ff": 48, "d_kv": 8, "num_layers": 2,
+                                                      "num_heads": 4, "decoder_start_token_id": 0}),
+    "bart": ("BartConfig", "BartForConditionalGeneration", {
+        "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": WINDOW,
+        "decoder_start_token_id": 3, "forced_eos_token_id": None}),
+    "marian": ("MarianConfig", "MarianMTModel", {
+        "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": WINDOW,
+        "decoder_start_token_id": 0, "forced_eos_token_id": None}),
+}
+SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]  # ids 0 to 4
+
+
+def tiny_tokenizer(kind: str) -> Any:
+    """Byte-level BPE with the special tokens each kind puts around its texts."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    core.train_from_iterator(TEXTS, trainers.BpeTrainer(
+        vocab_size=360, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False))
+    if kind in ("t5", "marian"):
+        one, two = "$A </s>", "$A </s> $B </s>"
+    else:
+        one, two = "<s> $A </s>", "<s> $A </s> $B:1 </s>:1" if kind == "bert" else "<s> $A </s> $B </s>"
+    core.post_processor = processors.TemplateProcessing(
+        single=one, pair=two, special_tokens=[("<s>", 2), ("</s>", 3)])
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if kind == "bert" else [])]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>",
+        cls_token="<s>", sep_token="</s>", mask_token="<mask>", model_input_names=names, model_max_length=WINDOW)
+
+
+def tiny_config(kind: str, vocab_size: int = 360, window: int = WINDOW) -> Any:
+    """Two layers of width 32; weights large enough to matter."""
+    import transformers
+
+    name, _, shape = SHAPES[kind]
+    if "max_position_embeddings" in shape:
+        shape = {**shape, "max_position_embeddings": shape["max_position_embeddings"] - WINDOW + window}
+    spread = {"initializer_factor": 3.0} if kind == "t5" else {"init_std": 0.3} if kind in ("bart", "marian") else {
+        "initializer_range": 0.3}
+    return getattr(transformers, name)(vocab_size=vocab_size, pad_token_id=0, bos_token_id=2, eos_token_id=3,
+                                       **shape, **spread)
+
+
+@pytest.fixture(scope="session")
+def family_tokenizer() -> Callable[[str], Any]:
+    """(bert, roberta, modernbert, t5, bart or marian) -> its tokenizer."""
+    return tiny_tokenizer
+
+
+@pytest.fixture(scope="session")
+def family_config() -> Callable[..., Any]:
+    """(kind) -> its tiny configuration."""
+    return tiny_config
+
+
+@pytest.fixture(scope="session")
+def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """(kind, window) -> a folder with a random model of that kind and its tokenizer, made once."""
+    made: dict[tuple[str, int], Path] = {}
+
+    def get(kind: str, window: int = WINDOW) -> Path:
+        key = (kind, window)
+        if key not in made:
+            import torch
+            import transformers
+
+            torch.manual_seed(0)
+            tokenizer = tiny_tokenizer(kind)
+            model = getattr(transformers, SHAPES[kind][1])(tiny_config(kind, len(tokenizer), window))
+            made[key] = tmp_path_factory.mktemp("families") / kind
+            model.save_pretrained(made[key])
+            tokenizer.save_pretrained(made[key])
+        return made[key]
+
+    return get

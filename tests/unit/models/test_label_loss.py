@@ -1,0 +1,78 @@
+"""The loss in stretches is the loss of whole logits, in value and gradient."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from treetune.models import label_loss
+from treetune.models.label_loss import LabelLoss, label_log_probs_of
+
+
+@pytest.fixture(params=[2, 64], ids=["several stretches", "one stretch"])
+def small_chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_loss, "rows_of_chunk", lambda vocabulary: request.param)
+
+
+def problem(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
+    """Seven states, one of them with three labels and one with none."""
+    torch.manual_seed(0)
+    hidden, matrix = torch.randn(7, 5, dtype=dtype), torch.randn(11, 5, dtype=dtype)
+    place = torch.tensor([0, 1, 1, 1, 3, 4, 5, 6, 4])
+    return hidden, matrix, place, torch.randint(0, 11, (9,)), torch.rand(9, dtype=dtype)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_value_and_gradients_are_those_of_whole_logits(scale: float) -> None:
+    hidden, matrix, place, labels, weights = problem()
+    inputs = [(hidden.clone().requires_grad_(), matrix.clone().requires_grad_()) for _ in range(2)]
+    ours = LabelLoss.apply(*inputs[0], place, labels, weights)
+    logits = (inputs[1][0] @ inputs[1][1].T)[place]
+    whole = (functional.cross_entropy(logits, labels, reduction="none") * weights).sum()
+    (ours * scale).backward()
+    (whole * scale).backward()
+    assert ours.item() == pytest.approx(whole.item(), rel=1e-12)
+    for mine, theirs in zip(*inputs, strict=True):
+        assert torch.allclose(mine.grad, theirs.grad, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_a_frozen_matrix_gets_no_gradient() -> None:
+    hidden, matrix, place, labels, weights = problem()
+    hidden.requires_grad_()
+    LabelLoss.apply(hidden, matrix, place, labels, weights).backward()
+    assert hidden.grad is not None
+    assert matrix.grad is None
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_log_probabilities_come_in_the_order_of_the_labels() -> None:
+    hidden, matrix, place, labels, _ = problem()
+    expected = (hidden @ matrix.T).log_softmax(-1)[place, labels]
+    assert torch.allclose(label_log_probs_of(hidden, matrix, place, labels), expected)
+
+
+def test_no_labels_no_loss() -> None:
+    hidden, matrix, place, labels, weights = problem(torch.float32)
+    none = slice(0, 0)
+    total = LabelLoss.apply(hidden[none].requires_grad_(), matrix, place[none], labels[none], weights[none])
+    total.backward()
+    assert total.item() == 0.0
+
+
+def test_under_autocast_products_are_in_its_type_and_gradients_in_that_of_the_weights() -> None:
+    hidden, matrix, place, labels, weights = problem(torch.float32)
+    hidden.requires_grad_()
+    matrix.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total = LabelLoss.apply(hidden, matrix, place, labels, weights)
+    total.backward()
+    plain = LabelLoss.apply(hidden.detach(), matrix.detach(), place, labels, weights)
+    assert total.dtype == hidden.grad.dtype == matrix.grad.dtype == torch.float32
+    assert total.item() != plain.item()
+    assert total.item() == pytest.approx(plain.item(), rel=0.05)
+
+
+def test_a_stretch_holds_about_64_megabytes() -> None:
+    assert label_loss.rows_of_chunk(50_257) * 50_257 * 4 <= 2**26
+    assert label_loss.rows_of_chunk(10**9) == 64
