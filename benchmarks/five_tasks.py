@@ -28,7 +28,7 @@ SETS: dict[str, dict[str, Any]] = {
     "sentiment/sst3": {"task": "sentiment", "num_train_epochs": 2, "learning_rate": 1e-3},
     "sentiment/online_shopping_10_cats": {"task": "sentiment", "max_steps": 80, "learning_rate": 1e-3,
                                           "max_length": 160},
-    "qa/squad_v11_dev": {"task": "question_answering", "max_steps": 40, "learning_rate": 1e-3},
+    "qa/squad_v11_dev": {"task": "question_answering", "max_steps": 360, "learning_rate": 1e-3},
     "translation/multi30k_en_de": {"task": "translation", "max_steps": 200, "learning_rate": 2e-3,
                                    "max_new_tokens": 48},
     "summarization/scitldr": {"task": "summarization", "max_steps": 40, "learning_rate": 1e-3,

@@ -199,7 +199,8 @@ def to_markdown(sections: dict[str, Any]) -> str:
     """The results page."""
     head = ["# Training throughput", "", __doc__.split("\n\n")[0], "",
             "tokens/s: tokens of the rows, without padding; medians. × best peer: against the fastest setting of any "
-            "peer in the table whose loss shows no other computation. Peak MiB: most resident memory of the whole process. Loss: largest difference of a "
+            "peer in the table whose loss shows no other computation. Peak MiB: most resident memory of the whole "
+            "process. Loss: largest difference of a "
             "step's mean loss from that of padded rows; ``other steps``: the setting puts other rows into a step.", ""]
     return "\n".join([*head, *(section_to_markdown(key, sections[key]) for key in sorted(sections))])
 

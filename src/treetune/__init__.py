@@ -21,19 +21,20 @@ _HOMES = {
     "GPT3Tokenizer": "treetune.models.gpt3",
     "GPT3TokenizerFast": "treetune.models.gpt3",
     "check": "treetune.verbs",
+    "gate": "treetune.verbs",
     "open_run": "treetune.workflow.run",
     "pretrain": "treetune.verbs",
     "tune": "treetune.verbs",
 }
 
 __all__ = [
-    "GPT3Config", "GPT3LMHeadModel", "GPT3Tokenizer", "GPT3TokenizerFast", "__version__", "check", "open_run",
-    "pretrain", "tune",
+    "GPT3Config", "GPT3LMHeadModel", "GPT3Tokenizer", "GPT3TokenizerFast", "__version__", "check", "gate",
+    "open_run", "pretrain", "tune",
 ]
 
 if TYPE_CHECKING:
     from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, GPT3Tokenizer, GPT3TokenizerFast
-    from treetune.verbs import check, pretrain, tune
+    from treetune.verbs import check, gate, pretrain, tune
     from treetune.workflow.run import open_run
 
 

@@ -50,6 +50,16 @@ def predict(run: str, data: str, output: str | None = None, **options: Any) -> l
     return predict_rows(run, data, output, **options)
 
 
+def gate(run: str, data: str, **options: Any) -> dict[str, Any]:
+    """Set a run's gate on labelled rows: ``gate("runs/a", "calibration.csv", max_error=0.05)``.
+
+    Options as in `treetune.workflow.gate.gate`; the result's ``threshold`` is None when nothing can be accepted.
+    """
+    from treetune.workflow.gate import gate as set_gate
+
+    return set_gate(run, data, _quiet, **options)
+
+
 def pretrain(config: str | None = None, **settings: Any) -> dict[str, Any]:
     """Train a GPT-3-architecture model on raw text."""
     from treetune.workflow.pretrain import pretrain as pretrain_model

@@ -22,6 +22,7 @@ VERBS = {
     "tune": "Tune a model for a task on your rows. The same command again resumes.",
     "evaluate": "Measure a run on labelled rows: tuned, untuned and baselines, each with a 95 % interval.",
     "predict": "Answer rows with a tuned run, or ask the language model itself with --next.",
+    "gate": "Set a gate: which answers may be used without a person, under a stated bound on their errors.",
     "pretrain": "Train a GPT-3-architecture model on text. The same command again resumes.",
     "doctor": "Look at Python, packages, disk, memory and the shipped model; exit code 1 where something is wrong.",
 }

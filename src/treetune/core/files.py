@@ -137,6 +137,10 @@ class RunFolder:
         return self.root / "evaluation.json"
 
     @property
+    def gate(self) -> Path:
+        return self.root / "gate.json"
+
+    @property
     def quarantine(self) -> Path:
         return self.root / "quarantine.jsonl"
 

@@ -140,6 +140,37 @@ class TokenTree:
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a decision is what it is: a stable code, a sentence, and where they apply the value and its limit."""
+
+    code: str
+    text: str
+    value: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What may be done with a prediction.
+
+    Attributes:
+        verdict: ``accept``, ``review`` (a person looks at it) or ``refuse`` (it is no answer at all).
+        confidence: calibrated chance that the answer is right, 0-1; None where it is not known.
+        score: what the gate compares with its threshold. reasons: () for accept.
+        labels: those that are possible, the likeliest first; () for tasks without labels.
+        guarantee: the promise the decision stands under, a sentence. valid: whether it is in force.
+    """
+
+    verdict: str
+    confidence: float | None
+    score: float | None
+    reasons: tuple[Reason, ...]
+    labels: tuple[str, ...]
+    guarantee: str
+    valid: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """What the model answered to one example.
 
@@ -148,7 +179,7 @@ class Prediction:
         scores: name -> value; ``probability`` of the answer always; per label ``probability:<label>``.
         token_log_probs: natural-log probability of each answer token, end-of-text included.
         finished: whether the answer ended by itself. num_cut: prompt tokens cut off.
-        seconds: this row's share of the batch's time.
+        seconds: this row's share of the batch's time. decision: None where no gate was set.
     """
 
     row: int
@@ -161,6 +192,7 @@ class Prediction:
     finished: bool
     num_cut: int
     seconds: float
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ class EncoderRow:
     Attributes:
         row: the example's row number. place: the example's place in the list it was made from.
         input_ids: (L,). segment_ids: (L,) for models that know first and second text, else None.
-        target: what the head should say: (1,) a class, (2,) first and last token of a span, (M,) words behind masks.
+        target: what the head should say: (1,) a class, or (2,) first and last token of a span.
         num_cut: tokens cut off to fit. offsets: (L, 2) characters of each source token, -1 elsewhere; None: unused.
     """
 

@@ -56,13 +56,13 @@ def _loss_and_slopes(
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """(loss, its gradient by the states, its gradient by the matrix); gradients where wanted."""
     by_hidden = torch.empty_like(hidden) if wanted[0] else None
-    by_matrix = torch.zeros_like(matrix) if wanted[1] else None
+    by_matrix = torch.zeros_like(matrix) if wanted[1] and len(hidden) == 0 else None
     total = torch.zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
                         device=hidden.device)
     for part, mine, logs in _stretches(hidden, matrix, place):
         row, label, weight = place[mine] - part.start, labels[mine], weights[mine].to(logs.dtype)
         total -= (logs[row, label] * weight).sum()
-        if by_hidden is None and by_matrix is None:
+        if not any(wanted):
             continue
         at_state = torch.zeros(len(logs), dtype=logs.dtype, device=logs.device).index_add_(0, row, weight)
         slope = logs.exp_().mul_(at_state[:, None])
@@ -70,8 +70,8 @@ def _loss_and_slopes(
         slope = slope.to(hidden.dtype)
         if by_hidden is not None:
             torch.mm(slope, matrix, out=by_hidden[part])
-        if by_matrix is not None:
-            by_matrix.addmm_(slope.T, hidden[part])
+        if wanted[1]:  # the first product is the sum so far: no zeros to write and read
+            by_matrix = slope.T @ hidden[part] if by_matrix is None else by_matrix.addmm_(slope.T, hidden[part])
     return total, by_hidden, by_matrix
 
 

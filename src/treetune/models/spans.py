@@ -39,8 +39,9 @@ def encode(examples: Sequence[Example], tokenizer: Any, max_length: int) -> list
     """
     if not examples:
         return []
-    refuse_long_questions(examples, tokenizer, max_length)
-    overlap = min(OVERLAP, (max_length - _longest_question(examples, tokenizer)) // 2)
+    lengths = question_lengths(examples, tokenizer)
+    refuse_long_questions(examples, lengths, max_length)
+    overlap = min(OVERLAP, (max_length - max(lengths)) // 2)
     encoded = tokenizer(
         [example.question for example in examples], [example.source for example in examples],
         truncation="only_second", max_length=max_length, stride=overlap, return_overflowing_tokens=True,
@@ -57,21 +58,7 @@ def encode(examples: Sequence[Example], tokenizer: Any, max_length: int) -> list
     return rows
 
 
-def refuse_long_questions(examples: Sequence[Example], tokenizer: Any, max_length: int) -> None:
-    """A question is never cut: it must leave room for some context.
-
-    Raises:
-        DataError: E1302.
-    """
-    for example, length in zip(examples, _question_lengths(examples, tokenizer), strict=True):
-        if length + LEAST_ROOM > max_length:
-            raise DataError("E1302", "the question leaves no room for its context in the model's window",
-                            where=f"{example.split} row {example.row_id}", found=f"{length} tokens",
-                            allowed=f"{max_length - LEAST_ROOM} tokens",
-                            do="shorten the question or choose a model with a longer window")
-
-
-def _question_lengths(examples: Sequence[Example], tokenizer: Any) -> list[int]:
+def question_lengths(examples: Sequence[Example], tokenizer: Any) -> list[int]:
     """Tokens of each question with the special tokens of a pair."""
     special = tokenizer.num_special_tokens_to_add(pair=True)
     texts = [example.question for example in examples]
@@ -79,8 +66,18 @@ def _question_lengths(examples: Sequence[Example], tokenizer: Any) -> list[int]:
     return [len(each) + special for each in ids]
 
 
-def _longest_question(examples: Sequence[Example], tokenizer: Any) -> int:
-    return max(_question_lengths(examples, tokenizer))
+def refuse_long_questions(examples: Sequence[Example], lengths: Sequence[int], max_length: int) -> None:
+    """A question is never cut: it must leave room for some context.
+
+    Raises:
+        DataError: E1302.
+    """
+    for example, length in zip(examples, lengths, strict=True):
+        if length + LEAST_ROOM > max_length:
+            raise DataError("E1302", "the question leaves no room for its context in the model's window",
+                            where=f"{example.split} row {example.row_id}", found=f"{length} tokens",
+                            allowed=f"{max_length - LEAST_ROOM} tokens",
+                            do="shorten the question or choose a model with a longer window")
 
 
 def context_offsets(encoded: Any, number: int) -> NDArray[np.int64]:
@@ -146,22 +143,13 @@ def reference_log_probs(
 
 
 def _held_elsewhere(rows: Sequence[EncoderRow], number: int, starts: Sequence[int]) -> bool:
-    """Whether another window of the same example holds the answer."""
-    place = rows[number].place
-    return any(
-        int(rows[other].target[0]) != starts[other]
-        for step in (-1, 1)
-        for other in _same(rows, number, step, place)
-    )
-
-
-def _same(rows: Sequence[EncoderRow], number: int, step: int, place: int) -> list[int]:
-    found = []
-    other = number + step
-    while 0 <= other < len(rows) and rows[other].place == place:
-        found.append(other)
-        other += step
-    return found
+    """Whether another window of the same example holds the answer; an example's windows stand side by side."""
+    first = last = number
+    while first > 0 and rows[first - 1].place == rows[number].place:
+        first -= 1
+    while last + 1 < len(rows) and rows[last + 1].place == rows[number].place:
+        last += 1
+    return any(int(rows[other].target[0]) != starts[other] for other in range(first, last + 1))
 
 
 def settle(examples: Sequence[Example]) -> dict[str, Any]:

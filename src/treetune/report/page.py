@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Any
 
 from treetune.core.language import language, say
-from treetune.report import quality, sections
+from treetune.report import quality, sections, trust
 from treetune.report.blocks import Section
 from treetune.report.wording import clean, task_name
 
@@ -40,7 +40,7 @@ def sections_of(record: Mapping[str, Any]) -> list[Section]:
     """All sections in the order of the page."""
     found = [
         sections.what_it_is(record), sections.data_check(record), sections.training(record),
-        quality.quality(record), quality.confusion(record), quality.examples(record),
+        quality.quality(record), quality.confusion(record), trust.trust(record), quality.examples(record),
         sections.compute(record), sections.reproduce(record), sections.limits(record),
     ]
     return [section for section in found if section]

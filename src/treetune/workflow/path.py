@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from treetune.workflow.check import inspect_splits
 from treetune.workflow.gather import Gathered, cut_report, gather_training
 from treetune.workflow.log import MetricsLog, OnEvent
 from treetune.workflow.run import save_facts, save_model
+from treetune.workflow.seen import content_digests
 
 if TYPE_CHECKING:
     from treetune.models.exactness import Exactness
@@ -90,7 +92,7 @@ def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
         "task": task.NAME, "family": family_of_head(head_name), "head": head_name, "settled": settled,
         "labels": list(options.labels), "prompt_language": options.prompt_language,
         "max_length": max_length, "max_new_tokens": settings.max_new_tokens or task.MAX_NEW_TOKENS,
-        "layout": layout, "engine": asdict(proof.engine), "max_tokens_per_pass": settings.max_tokens_per_pass,
+        "layout": layout, "engine": asdict(proof.engine),
         "base_model": settings.model, "random_init": settings.random_init,
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
@@ -120,9 +122,9 @@ def refuse_changed(folder: RunFolder, fingerprint: dict[str, Any]) -> None:
     Raises:
         RunError: E5011 names the settings that differ.
     """
-    if not folder.data.exists():
+    before = fingerprint_before(folder)
+    if before is None:
         return
-    before = read_json(folder.data)["fingerprint"]
     changed = [key for key in fingerprint if before.get(key) != fingerprint[key]]
     if changed:
         key = changed[0]
@@ -131,6 +133,16 @@ def refuse_changed(folder: RunFolder, fingerprint: dict[str, Any]) -> None:
             where=str(folder.root), found=f"{key}={fingerprint[key]!r}", allowed=f"{key}={before.get(key)!r}",
             do="choose another --output-dir, or give the values the run was started with",
         )
+
+
+def fingerprint_before(folder: RunFolder) -> dict[str, Any] | None:
+    """What the folder's run was started with: as written down, else as its newest readable checkpoint says."""
+    if folder.data.exists():
+        return dict(read_json(folder.data)["fingerprint"])
+    for path in sorted(folder.checkpoints.glob("step-*/manifest.json"), key=lambda path: -path.stat().st_mtime):
+        with contextlib.suppress(RunError, KeyError, TypeError, ValueError):  # broken: not resumed either
+            return dict(read_json(path)["fingerprint"])
+    return None
 
 
 def data_record(
@@ -144,6 +156,7 @@ def data_record(
         "row_ids": {"validation": [row.id for row in validation.rows]},
         "label_counts": Counter(each.answers[0] for each in training.examples) if options.labels else {},
         "check": report.as_dict(),
+        "content_digests": content_digests([*training.examples, *validation.examples]),
     }
 
 
@@ -157,14 +170,15 @@ def prove_exact(
     """
     from treetune.models.engine import Engine
     from treetune.models.exactness import TOLERANCE, Exactness, engine_name, prove, rows_to_prove
+    from treetune.predict.labels import MAX_TOKENS
 
     if not examples:
         raise UsageError("E4005", "there are no rows to train on", where=settings.data, do="add rows")
     if not head.BRANCHES:
         on_event({"event": "layout", "asked": settings.layout, "used": "padded", "head": head.AUTO_CLASS})
         return Exactness("padded", Engine(), 0.0, ())
-    some = rows_to_prove(examples, num_tokens=settings.max_tokens_per_pass)
-    proof = prove(model, some, settings.layout, settings.max_tokens_per_pass)
+    pack = max(settings.max_tokens_per_pass, MAX_TOKENS)  # as large as training and prediction will make them
+    proof = prove(model, rows_to_prove(examples, num_tokens=pack), settings.layout, pack)
     first = proof.refused[0] if proof.refused else None
     on_event({"event": "exactness", "layout": settings.layout, "tolerance": TOLERANCE, "used": proof.layout,
               "engine": engine_name(proof.engine),

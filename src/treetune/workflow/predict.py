@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from treetune.core.files import write_text
-from treetune.core.records import Prediction
+from treetune.core.records import Decision, Prediction
 from treetune.workflow.gather import read_for, to_examples
 from treetune.workflow.run import open_run
 
@@ -17,12 +18,13 @@ def predict(
     run_path: str, data: str, output: str | None, *, columns: Mapping[str, str] | None = None,
     max_refused_share: float = 0.0,
 ) -> list[Prediction]:
-    """Answer every row of ``data``; written to ``output`` (JSON lines) if given.
+    """Answer every row of ``data``, with a decision each under a gate; written to ``output`` (JSON lines) if given.
 
     A row that cannot be read stops the call unless ``max_refused_share`` allows it; then it is listed in
     ``output``.quarantine.jsonl.
     """
     from treetune.predict.answers import predict_answers
+    from treetune.workflow.gate import with_decisions
 
     run = open_run(run_path)
     result = read_for(run.task, data, "test", columns or {}, with_answer=False)
@@ -32,6 +34,7 @@ def predict(
         run.loaded, run.task, gathered.examples, max_length=run.max_length, max_new_tokens=run.max_new_tokens,
         layout=run.layout,
     )
+    predictions = with_decisions(run, predictions)
     if output:
         write_text(Path(output), to_lines(predictions))
     return predictions
@@ -43,10 +46,18 @@ def to_lines(predictions: Sequence[Prediction]) -> str:
 
 
 def as_dict(prediction: Prediction) -> dict[str, Any]:
-    """One prediction for machines, numbers rounded to 6 places."""
+    """One prediction for machines, numbers rounded to 6 places; ``decision`` where a gate was set."""
+    decided = {} if prediction.decision is None else {"decision": decision_as_dict(prediction.decision)}
     return {
         "row": prediction.row, "id": prediction.row_id, "answer": prediction.answer, "text": prediction.text,
         "scores": {name: round(value, 6) for name, value in prediction.scores.items()},
         "token_log_probs": [round(value, 6) for value in prediction.token_log_probs],
         "finished": prediction.finished, "num_cut": prediction.num_cut, "seconds": round(prediction.seconds, 6),
+        **decided,
     }
+
+
+def decision_as_dict(decision: Decision) -> dict[str, Any]:
+    """One decision for machines. Score and limit keep all their digits, so that they can be compared."""
+    confidence = decision.confidence
+    return {**asdict(decision), "confidence": None if confidence is None else round(confidence, 6)}

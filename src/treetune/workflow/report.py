@@ -8,6 +8,7 @@ from typing import Any
 from treetune import __version__
 from treetune.core.files import RunFolder, read_json, write_text
 from treetune.core.settings import read_yaml
+from treetune.decide.wording import guarantee, limits, outcome
 from treetune.report.card import model_card
 from treetune.report.page import render_report
 from treetune.workflow.log import read_events
@@ -25,9 +26,15 @@ def write_report(folder: RunFolder, examples: Sequence[dict[str, Any]] = ()) -> 
         "command": f"treetune tune {folder.config}",
         "data": read_json(folder.data)["check"], "events": events,
         "evaluation": read_json(folder.evaluation) if folder.evaluation.exists() else {},
+        "gate": gate_words(read_json(folder.gate)) if folder.gate.exists() else {},
         "examples": list(examples), "parameters": facts["parameters"], "seconds": facts["seconds"],
         "tokens": facts["computed_tokens"], "row_tokens": facts["row_tokens"],
         "machine": f"{facts['machine']}, {facts['threads']} threads",
     }
     write_text(folder.report, render_report(record))
     write_text(folder.card, model_card(record))
+
+
+def gate_words(record: dict[str, Any]) -> dict[str, Any]:
+    """A gate's record with what it promises in the language in force."""
+    return {**record, "sentence": guarantee(record), "outcome": outcome(record), "limits": limits(record)}

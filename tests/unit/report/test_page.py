@@ -11,7 +11,7 @@ from treetune.report.page import render_report
 
 ATTACK = "<script>alert(1)</script>"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
-SECTIONS = ["about", "data", "training", "quality", "confusion", "examples", "compute", "reproduce", "limits"]
+SECTIONS = ["about", "data", "training", "quality", "confusion", "gate", "examples", "compute", "reproduce", "limits"]
 
 
 class Page(HTMLParser):

@@ -1,0 +1,44 @@
+"""``treetune gate``: find out which answers of a run may be used without a person, under a stated error bound."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from treetune.cli.flags import parse_columns
+from treetune.cli.show import Watcher
+from treetune.core.errors import EXIT_DONE, EXIT_GATE_REFUSED
+from treetune.core.language import say
+
+
+def run(
+    run_folder: Annotated[str, typer.Argument(metavar="RUN", help="run folder that treetune tune wrote")],
+    data: Annotated[str, typer.Option(help="labelled rows that were not in training: a file, a folder, or hub:NAME")],
+    max_error: Annotated[float, typer.Option(help="share of the accepted answers that may be wrong")] = 0.05,
+    confidence: Annotated[float, typer.Option(help="chance that the gate keeps to it")] = 0.95,
+    wrong: Annotated[str, typer.Option(
+        help="when an answer is wrong: \"label differs\", \"f1<0.5\", \"chrf<40\", \"rougeL<0.2\"")] = "",
+    tune_data: Annotated[str, typer.Option(help="other rows that choose score and thresholds [default: part of data]",
+                                           show_default=False)] = "",
+    columns: Annotated[list[str] | None, typer.Option(help="name of a column in your file: text=review")] = None,
+    every_row: Annotated[bool, typer.Option(
+        "--every-row", help="count rows that share a source as independent")] = False,
+    max_refused_share: Annotated[float, typer.Option(help="stop when more rows than this are left out")] = 0.05,
+    json_output: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+) -> int:
+    """Set a gate: which answers may be used without a person, under a stated bound on their errors."""
+    from treetune.decide.wording import guarantee, outcome
+    from treetune.workflow.gate import gate
+
+    record = gate(run_folder, data, Watcher(quiet=json_output), max_error=max_error, confidence=confidence,
+                  wrong=wrong, tune_data=tune_data, columns=parse_columns(columns),
+                  max_refused_share=max_refused_share, every_row=every_row)
+    if json_output:
+        print(json.dumps(record, ensure_ascii=False))
+    else:
+        for line in (*outcome(record), guarantee(record)):
+            print(line)
+        print(say("report: {path}", path=f"{run_folder}/report.html"))
+    return EXIT_GATE_REFUSED if record["threshold"] is None else EXIT_DONE

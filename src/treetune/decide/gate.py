@@ -1,0 +1,221 @@
+"""The gate: which answers may be used without a person, set on labelled rows that the model has never seen.
+
+Rows are split by group (rows that share a source) into a tune side, which chooses the score, its calibrator and the
+order of the thresholds, and a calibration side, which alone decides how far that order is walked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from treetune.core.errors import DataError
+from treetune.core.files import value_digest
+from treetune.core.records import Prediction
+from treetune.core.seeds import seed_of
+from treetune.decide.calibrate import Calibrator, choose_calibrator, is_probability
+from treetune.decide.scores import PLAIN, ScoreChoice, choose_score
+from treetune.decide.sequence import Promise, Walk, rows_needed, thresholds_to_test, walk
+from treetune.metrics.calibration import expected_calibration_error, reliability
+from treetune.metrics.conformal import class_limits
+from treetune.metrics.interval import wilson
+from treetune.metrics.selective import (
+    BoolArray,
+    area_under_risk_coverage,
+    auroc,
+    prediction_rejection_ratio,
+    risk_coverage,
+)
+from treetune.metrics.statistics import nothing_to_score
+
+FORMAT = 1
+TUNE_SHARE = 0.4
+MAX_POINTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Predictions with the verdict on each. N of all.
+
+    Attributes:
+        wrong: (N,). groups: rows of one group share a source and may err together. truths: right labels, "" elsewhere.
+    """
+
+    predictions: tuple[Prediction, ...]
+    wrong: BoolArray
+    groups: tuple[str, ...]
+    truths: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.predictions)
+
+    def take(self, places: Sequence[int]) -> Judged:
+        """These rows, in this order."""
+        return Judged(tuple(self.predictions[place] for place in places), self.wrong[list(places)],
+                      tuple(self.groups[place] for place in places), tuple(self.truths[place] for place in places))
+
+
+def split_judged(judged: Judged, tune_share: float = TUNE_SHARE) -> tuple[Judged, Judged]:
+    """(tune, calibration): whole groups, in the order of a hash of their name, so nobody can shop for a lucky split.
+
+    Raises:
+        DataError: E1504 when there are not two groups.
+    """
+    order = sorted(set(judged.groups), key=lambda group: (seed_of(0, "gate", group), group))
+    if len(order) < 2:
+        raise DataError("E1504", "there are too few rows to set a gate", found=f"{len(order)} different sources",
+                        allowed="at least 2; some hundred for a gate that accepts anything",
+                        do="give more labelled rows")
+    chosen = set(order[: min(max(1, round(tune_share * len(order))), len(order) - 1)])
+    places = range(len(judged))
+    return (judged.take([place for place in places if judged.groups[place] in chosen]),
+            judged.take([place for place in places if judged.groups[place] not in chosen]))
+
+
+def one_per_group(judged: Judged) -> Judged:
+    """One row of each group, drawn by a hash: exact p-values need rows that err independently of each other."""
+    drawn: dict[str, tuple[int, int]] = {}
+    for place, group in enumerate(judged.groups):
+        lot = (seed_of(0, "draw", group, place), place)
+        drawn[group] = min(drawn.get(group, lot), lot)
+    return judged.take(sorted(place for _, place in drawn.values()))
+
+
+def fit_gate(tune: Judged, calibration: Judged, promise: Promise, *, every_row: bool = False) -> dict[str, Any]:
+    """Set the gate; what it returns goes into ``gate.json`` and comes back as `Gate`.
+
+    Args:
+        every_row: count every calibration row by itself, also where several share a source. Only right when their
+            errors are independent.
+
+    Raises:
+        DataError: E1502 a source stands on both sides. E1402 a side without rows.
+    """
+    refuse_shared(tune, calibration)
+    if not len(tune) or not len(calibration):
+        raise nothing_to_score()
+    used = calibration if every_row else one_per_group(calibration)
+    score, candidates = choose_score(tune.predictions, tune.wrong, tune.groups)
+    tuned, scores = score.values(tune.predictions), score.values(used.predictions)
+    order = thresholds_to_test(tuned, tune.wrong, len(used), promise)
+    walked = walk(order, scores, used.wrong, promise)
+    sound = np.isfinite(tuned)
+    calibrator, briers = choose_calibrator(
+        tuned[sound], tune.wrong[sound], [group for group, good in zip(tune.groups, sound, strict=True) if good],
+        is_probability(score.name),
+    ) if sound.any() else (Calibrator("plain", is_probability=True), {})
+    return {
+        "threshold": walked.threshold, "max_error": promise.max_error, "confidence": promise.confidence,
+        "score": score.as_dict(), "candidates": [asdict(each) for each in candidates],
+        "calibrator": calibrator.as_dict(), "brier": briers,
+        "rows": {"tune": len(tune), "calibration": len(calibration), "tested": len(used), "every_row": every_row},
+        "test": _test_record(walked), "accepted": _accepted(walked, len(used)),
+        "needed": _needed(tuned, scores, tune, used, promise, len(tune) + len(calibration)),
+        "sets": _sets(used, promise), "measured": _measured(scores, used, calibrator),
+    }
+
+
+def refuse_shared(tune: Judged, calibration: Judged) -> None:
+    """A row that chose the thresholds may not test them.
+
+    Raises:
+        DataError: E1502.
+    """
+    both = set(tune.groups) & set(calibration.groups)
+    if both:
+        raise DataError("E1502", "the same rows may not both tune and calibrate a gate",
+                        where=sorted(both)[0][:80], found=f"{len(both)} sources on both sides", allowed="0",
+                        do="take them out of one of the two")
+
+
+def _test_record(walked: Walk) -> dict[str, Any]:
+    finite = [float(value) if np.isfinite(value) else None for value in walked.thresholds]
+    return {"thresholds": finite, "accepted": walked.num_accepted.tolist(), "wrong": walked.num_wrong.tolist(),
+            "p_values": walked.p_values.tolist()}
+
+
+def _accepted(walked: Walk, num_rows: int) -> dict[str, Any]:
+    """What the gate accepts of the calibration rows; nothing when no threshold passed."""
+    passed = walked.threshold is not None
+    count = int(walked.num_accepted[walked.place]) if passed else 0
+    wrong = int(walked.num_wrong[walked.place]) if passed else 0
+    return {"rows": count, "wrong": wrong, "share": asdict(wilson(count / num_rows, num_rows))}
+
+
+def _needed(
+    tuned: Any, scores: Any, tune: Judged, used: Judged, promise: Promise, num_rows: int
+) -> dict[str, Any]:
+    """Rows of a file like this one that would do, over both sides; advice, without a guarantee."""
+    needed = rows_needed(np.concatenate([tuned, scores]), np.concatenate([tune.wrong, used.wrong]), promise)
+    total = None if needed.calibration is None else int(np.ceil(needed.calibration * num_rows / len(used)))
+    return {**asdict(needed), "total": total, "have": num_rows}
+
+
+def _sets(used: Judged, promise: Promise) -> dict[str, Any] | None:
+    """Prediction sets for label tasks: the smallest probability at which each label stays possible."""
+    labels = sorted(name.partition(":")[2] for name in used.predictions[0].scores if name.startswith(f"{PLAIN}:"))
+    if not all(used.truths) or not set(used.truths) <= set(labels):
+        return None
+    probability = np.array([[each.scores[f"{PLAIN}:{label}"] for label in labels] for each in used.predictions])
+    truth = np.array([labels.index(name) for name in used.truths])
+    limits = class_limits(probability, truth, promise.max_error)
+    return {"miss_rate": promise.max_error, "limits": dict(zip(labels, limits.tolist(), strict=True)),
+            "rows": {label: int((truth == place).sum()) for place, label in enumerate(labels)}}
+
+
+def _measured(scores: Any, used: Judged, calibrator: Calibrator) -> dict[str, Any]:
+    """On the calibration rows, for the report: curve, ranking, reliability."""
+    sound = np.isfinite(scores)
+    record: dict[str, Any] = {"error": float(used.wrong.mean()), "faults": int((~sound).sum())}
+    if not sound.any():
+        return record
+    curve = risk_coverage(scores, used.wrong)
+    places = np.unique(np.linspace(0, len(curve.thresholds) - 1, MAX_POINTS).round().astype(int))
+    kept, right = scores[sound], ~used.wrong[sound]
+    confidence = calibrator.confidence(kept)
+    bins = reliability(confidence, right)
+    ranking = {"auroc": auroc(kept, ~right), "rejection_ratio": prediction_rejection_ratio(kept, ~right),
+               "area": area_under_risk_coverage(kept, ~right)}
+    return {
+        **record, **{name: value if np.isfinite(value) else None for name, value in ranking.items()},
+        "curve": {"coverage": curve.coverage[places].tolist(), "risk": curve.risk[places].tolist()},
+        "reliability": {"confidence": bins.confidence.tolist(), "right": bins.right.tolist(),
+                        "rows": bins.num_rows.tolist()},
+        "expected_calibration_error": asdict(expected_calibration_error(confidence, right, seed=0)),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A gate as read from its file. ``scope``: digest by name of all that it is bound to."""
+
+    threshold: float | None
+    promise: Promise
+    score: ScoreChoice
+    calibrator: Calibrator
+    limits: Mapping[str, float]
+    scope: Mapping[str, str]
+    record: Mapping[str, Any]
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> Gate:
+        """Read what `sealed` closed.
+
+        Raises:
+            ValueError: when it was changed since, or is of another format.
+        """
+        body = {name: value for name, value in record.items() if name != "digest"}
+        if record.get("format") != FORMAT or record.get("digest") != value_digest(body):
+            raise ValueError("not the gate that was written")
+        return Gate(record["threshold"], Promise(record["max_error"], record["confidence"]),
+                    ScoreChoice.from_dict(record["score"]), Calibrator.from_dict(record["calibrator"]),
+                    (record["sets"] or {}).get("limits", {}), record["scope"], record)
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record with its format and a digest of itself."""
+    body = {**record, "format": FORMAT}
+    return {**body, "digest": value_digest(body)}
