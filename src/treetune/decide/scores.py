@@ -195,4 +195,5 @@ def _resampled_rows(units: IntArray) -> Iterator[IntArray]:
     members = np.split(order, np.cumsum(np.bincount(units))[:-1])
     random = generator(0, "choice of a score")
     for _ in range(NUM_RESAMPLES):
-        yield np.concatenate([members[unit] for unit in random.integers(0, len(members), size=len(members))])
+        drawn = random.integers(0, len(members), size=len(members))
+        yield drawn if len(members) == len(units) else np.concatenate([members[unit] for unit in drawn])

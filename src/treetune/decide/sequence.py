@@ -16,6 +16,8 @@ from treetune.metrics.risk import accepted_rows_needed, risk_p_values
 from treetune.metrics.selective import BoolArray, risk_coverage
 
 MAX_STEPS = 60
+MAX_STARTS = 60
+NUM_QUANTILES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +58,48 @@ def thresholds_to_test(
 ) -> FloatArray:
     """The thresholds to test and their order, from the tune split alone, (T,) falling.
 
-    The walk starts where the tune split foresees the smallest p-value on ``num_calibration`` rows: a stricter
-    start accepts too few rows to prove anything and would end the walk at once, and rows above the start are
-    accepted with it anyway. From there to the loosest in steps of equal numbers of rows.
+    The walk starts where the tune split foresees the best chance to pass on ``num_calibration`` rows: a stricter
+    start accepts too few rows to prove anything, a looser one too many wrong ones, and either would end the walk at
+    once. From there to the loosest in steps of equal numbers of rows.
     """
     curve = risk_coverage(scores, wrong)
     if not len(curve.thresholds):
         return np.array([np.inf])
-    rate = (curve.num_wrong + promise.max_error) / (curve.num_accepted + 1)  # one row's worth of doubt
-    accepted = curve.coverage * num_calibration
-    start = int(np.argmin(risk_p_values(rate * accepted, accepted, promise.max_error)))
+    looked_at = np.unique(np.linspace(0, len(curve.thresholds) - 1, MAX_STARTS).round().astype(int))
+    accepted = np.round(curve.coverage[looked_at] * num_calibration)
+    chances = chances_to_pass(curve.num_accepted[looked_at], curve.num_wrong[looked_at], accepted, promise)
+    start = looked_at[int(np.argmax(chances))]
     wanted = np.linspace(curve.num_accepted[start], curve.num_accepted[-1], max_steps)
     places = np.unique(np.searchsorted(curve.num_accepted, wanted))
     return np.asarray(curve.thresholds[places])
+
+
+def chances_to_pass(num_seen: IntArray, num_wrong: IntArray, accepted: FloatArray, promise: Promise) -> FloatArray:
+    """Chance that ``accepted`` new rows pass the test, after ``num_wrong`` of ``num_seen`` rows were wrong, (T,) each.
+
+    The unknown share of wrong ones follows Jeffreys' posterior Beta(k + 1/2, n - k + 1/2), of which ``NUM_QUANTILES``
+    equally likely values stand for all.
+    """
+    from scipy.special import betaincinv
+
+    allowed = most_wrong_allowed(accepted, promise)
+    levels = (np.arange(NUM_QUANTILES) + 0.5) / NUM_QUANTILES
+    rates = betaincinv(num_wrong[:, None] + 0.5, (num_seen - num_wrong)[:, None] + 0.5, levels)
+    possible = np.broadcast_to(np.maximum(allowed, 0)[:, None], rates.shape)
+    chances = risk_p_values(possible, np.broadcast_to(accepted[:, None], rates.shape), rates).mean(1)
+    return np.asarray(np.where(allowed >= 0, chances, accepted / (accepted.max() + 1) - 1))  # else: the most rows
+
+
+def most_wrong_allowed(accepted: FloatArray, promise: Promise) -> FloatArray:
+    """(T,) the largest number of wrong ones among ``accepted`` rows that still passes; -1 where none does."""
+    low, high = np.full(len(accepted), -1.0), np.array(accepted, dtype=np.float64)
+    while np.any(high - low > 1):
+        middle = np.floor((low + high) / 2)
+        passed = risk_p_values(np.maximum(middle, 0), accepted, promise.max_error) <= promise.failure_chance
+        passed &= middle >= 0
+        open_ = high - low > 1
+        low, high = np.where(open_ & passed, middle, low), np.where(open_ & ~passed, middle, high)
+    return low
 
 
 def walk(thresholds: FloatArray, scores: FloatArray, wrong: BoolArray, promise: Promise) -> Walk:
@@ -104,18 +135,17 @@ class RowsNeeded:
 def rows_needed(scores: FloatArray, wrong: BoolArray, promise: Promise) -> RowsNeeded:
     """The cheapest threshold of those seen, by the rows it would take; advice, without a guarantee.
 
-    Thresholds that accept fewer rows than a flawless proof needs say nothing of an error rate, except that they
-    are all there is in a small file; the loosest is looked at in any case.
+    Of a few accepted rows no error rate can be told, so only thresholds are looked at that accept as many as a
+    flawless proof needs, or a third of a small file. Half a row is added as wrong: none seen is not none.
     """
     flawless = accepted_rows_needed(promise.max_error, promise.confidence)
     assert flawless is not None
     curve = risk_coverage(scores, wrong)
     best = RowsNeeded(flawless, None, None, None, None)
-    last = len(curve.thresholds) - 1
-    for place in np.unique(np.linspace(0, last, MAX_STEPS).round().astype(int)) if last >= 0 else ():
-        if curve.num_accepted[place] < flawless and place != last:
-            continue
-        rate, share = float(curve.risk[place]), float(curve.coverage[place])
+    places = np.flatnonzero(curve.num_accepted >= min(flawless, curve.num_rows / 3))
+    for place in places[:: max(1, len(places) // MAX_STEPS)]:
+        rate = float((curve.num_wrong[place] + 0.5) / (curve.num_accepted[place] + 1))
+        share = float(curve.coverage[place])
         accepted = accepted_rows_needed(promise.max_error, promise.confidence, rate)
         if accepted is None:
             continue

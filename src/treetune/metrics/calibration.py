@@ -51,7 +51,7 @@ def reliability(confidence: FloatArray, right: BoolArray, num_bins: int = NUM_BI
 
 
 def expected_calibration_error(
-    confidence: FloatArray, right: BoolArray, *, seed: int, num_resamples: int = 500, level: float = 0.95
+    confidence: FloatArray, right: BoolArray, *, seed: int, num_resamples: int = 200, level: float = 0.95
 ) -> Interval:
     """With a percentile bootstrap interval.
 

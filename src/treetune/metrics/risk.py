@@ -13,15 +13,16 @@ from numpy.typing import ArrayLike
 
 from treetune.core.records import FloatArray
 
-MOST_ROWS = 1 << 20  # beyond so many accepted rows "enough" is of no use to anybody
+MOST_ROWS = 1 << 17  # beyond so many accepted rows "enough" is of no use to anybody
 ROUNDING = 1e-9
 
 
-def risk_p_values(num_wrong: ArrayLike, num_accepted: ArrayLike, max_error: float) -> FloatArray:
+def risk_p_values(num_wrong: ArrayLike, num_accepted: ArrayLike, max_error: ArrayLike) -> FloatArray:
     """p-values of "the share of wrong answers is above ``max_error``": P(Binomial(n, max_error) <= k).
 
     Args:
-        num_wrong, num_accepted: k and n, whole numbers of one shape, 0 <= k <= n. max_error: between 0 and 1.
+        num_wrong, num_accepted: k and n, whole numbers of one shape, 0 <= k <= n. max_error: between 0 and 1,
+            for all or for each.
 
     Returns:
         the same shape; 1 where nothing was accepted.
@@ -30,7 +31,7 @@ def risk_p_values(num_wrong: ArrayLike, num_accepted: ArrayLike, max_error: floa
 
     wrong, accepted = np.asarray(num_wrong, np.float64), np.asarray(num_accepted, np.float64)
     right = np.maximum(accepted - wrong, 1)
-    return np.asarray(np.where(wrong < accepted, betainc(right, wrong + 1, 1 - max_error), 1.0))
+    return np.asarray(np.where(wrong < accepted, betainc(right, wrong + 1, 1 - np.asarray(max_error)), 1.0))
 
 
 def upper_bounds(num_wrong: ArrayLike, num_accepted: ArrayLike, confidence: float) -> FloatArray:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from treetune.core.errors import RunError, UsageError
-from treetune.core.files import RunFolder, read_json, value_digest, write_json, write_text
+from treetune.core.files import RunFolder, model_digest, read_json, value_digest, write_json, write_text
 from treetune.core.records import TokenizedExample
 from treetune.core.settings import TuneSettings, to_yaml
+from treetune.models.embedded import resolve
 from treetune.models.family import Head, family_of_head, head_for, load_head
 from treetune.tasks.contract import Task, TaskOptions, load_task
 from treetune.workflow.check import inspect_splits
@@ -108,9 +109,10 @@ def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
 
 
 def fingerprint_of(settings: TuneSettings, training: Gathered, validation: Gathered) -> dict[str, Any]:
-    """What must be the same for a run to be resumed: settings by name, digests of the data."""
+    """What must be the same for a run to be resumed: settings by name, digests of the base model and of the data."""
     return {
         **settings.model_dump(exclude=MAY_DIFFER | {"data", "validation_data"}),
+        "model_files": model_digest(Path(resolve(settings.model))),
         "data": training.digest,
         "validation_data": value_digest([validation.digest, len(validation.rows)]),
     }

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from treetune.core.errors import DataError
 from treetune.core.files import file_digest, value_digest
 from treetune.core.language import say
 from treetune.core.records import Row
@@ -63,11 +62,8 @@ def prompt_digest(task: Task, options: TaskOptions) -> str:
     """Of the prompts and candidates that the task makes of two fixed rows, one a script."""
     made: list[Any] = []
     for text in PROBES:
-        values = {column.name: text for column in task.COLUMNS if column.required}
-        try:
-            example = task.example_from_row(Row(values, "probe", 1, 0, "test"), options, with_answer=False)
-        except DataError as error:  # a prompt language the row's script does not fit is a fact like another
-            made.append(error.code)
-            continue
+        values = {column.name: text for column in task.COLUMNS
+                  if column.required and column.name not in task.ANSWER_COLUMNS}
+        example = task.example_from_row(Row(values, "probe", 1, 0, "test"), options, with_answer=False)
         made.append([[[part.text, part.cuttable] for part in example.prompt], dict(example.candidates)])
     return value_digest(made)

@@ -11,7 +11,16 @@ import pytest
 
 from treetune.core import files
 from treetune.core.errors import RunError
-from treetune.core.files import RunFolder, file_digest, read_json, value_digest, write_bytes, write_json, write_text
+from treetune.core.files import (
+    RunFolder,
+    file_digest,
+    model_digest,
+    read_json,
+    value_digest,
+    write_bytes,
+    write_json,
+    write_text,
+)
 
 
 def failing(number: int) -> Any:
@@ -107,3 +116,22 @@ def test_a_run_folder_is_complete_when_its_model_was_saved_whole(tmp_path: Path)
     assert folder.is_complete()
     assert folder.config == tmp_path / "config.yaml"
     assert folder.metrics.name == "metrics.jsonl"
+
+
+def test_a_model_folder_is_told_by_its_weights_and_settings_alone(tmp_path: Path) -> None:
+    assert model_digest(tmp_path / "nothing") == ""
+    (tmp_path / "README.md").write_text("a card")
+    assert model_digest(tmp_path) == ""
+    (tmp_path / "config.json").write_text("{}")
+    weights = bytearray(3_000_000)
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    first = model_digest(tmp_path)
+    (tmp_path / "README.md").write_text("another card")
+    assert model_digest(tmp_path) == first
+    for place in (0, -1):
+        changed = bytearray(weights)
+        changed[place] = 1
+        (tmp_path / "model.safetensors").write_bytes(changed)
+        assert model_digest(tmp_path) != first
+    (tmp_path / "model.safetensors").write_bytes(bytearray(3_000_001))
+    assert model_digest(tmp_path) != first

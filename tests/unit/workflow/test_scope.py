@@ -1,0 +1,68 @@
+"""What a gate is bound to: every change of weights, files, settings or prompt is seen, and nothing else is."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from treetune.tasks import sentiment
+from treetune.tasks.contract import TaskOptions, load_task, task_names
+from treetune.workflow.scope import TOKENIZER_FILES, files_digest, prompt_digest, weights_digest
+
+
+def model(**changed: torch.Tensor) -> SimpleNamespace:
+    torch.manual_seed(0)
+    weights = {"a": torch.randn(3, 4), "b": torch.tensor(1.5), "c": torch.arange(5, dtype=torch.bfloat16), **changed}
+    return SimpleNamespace(state_dict=lambda: weights)
+
+
+def test_the_weights_digest_sees_values_types_shapes_and_names() -> None:
+    before = weights_digest(model())
+    assert weights_digest(model()) == before
+    own = model().state_dict()
+    for changed in ({"a": own["a"] + 1e-7}, {"a": own["a"].half()}, {"a": own["a"].reshape(4, 3)},
+                    {"b": torch.tensor(1.25)}, {"d": torch.zeros(1)}):
+        assert weights_digest(model(**changed)) != before
+
+
+def test_a_transposed_view_is_the_tensor_it_shows() -> None:
+    own = model().state_dict()["a"]
+    assert weights_digest(model(a=own.T.contiguous().T)) == weights_digest(model())
+
+
+def test_only_the_tokenizer_s_files_count_as_such(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    before = files_digest(tmp_path, TOKENIZER_FILES)
+    (tmp_path / "README.md").write_text("hello")
+    assert files_digest(tmp_path, TOKENIZER_FILES) == before
+    (tmp_path / "merges.txt").write_text("a b")
+    changed = files_digest(tmp_path, TOKENIZER_FILES)
+    assert changed != before
+    (tmp_path / "merges.txt").write_text("a c")
+    assert files_digest(tmp_path, TOKENIZER_FILES) != changed
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_the_prompt_of_every_task_can_be_told(name: str) -> None:
+    task, options = load_task(name), TaskOptions(("negative", "positive") if name == "sentiment" else ())
+    digests = {prompt_digest(task, TaskOptions(options.labels, language)) for language in ("auto", "en", "zh")}
+    assert len(digests) == (2 if name == "translation" else 3)  # translation: auto is English
+    assert prompt_digest(task, options) in digests
+
+
+def test_a_changed_wording_or_label_is_another_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, options = load_task("sentiment"), TaskOptions(("negative", "positive"))
+    before = prompt_digest(task, options)
+    assert prompt_digest(task, TaskOptions(("negative", "neutral", "positive"))) != before
+    made = sentiment.example_from_row
+
+    def reworded(row: object, options: TaskOptions, *, with_answer: bool = True) -> object:
+        from dataclasses import replace
+
+        example = made(row, options, with_answer=with_answer)  # type: ignore[arg-type]
+        first = replace(example.prompt[0], text=example.prompt[0].text + "!")
+        return replace(example, prompt=(first, *example.prompt[1:]))
+
+    monkeypatch.setattr(sentiment, "example_from_row", reworded)
+    assert prompt_digest(task, options) != before
