@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from machine import score_lines
 from treetune.core.settings import TuneSettings
 from treetune.workflow.evaluate import evaluate
 from treetune.workflow.path import tune
@@ -64,12 +65,9 @@ def measure(name: str, runs: Path) -> dict[str, Any]:
 
 
 def line(result: dict[str, Any]) -> str:
-    """One line a system, first metric."""
+    """One line a system."""
     rows = [f"{result['set']}  ({result['rows']} rows, tuned in {result['seconds']} s)"]
-    for system, scores in result["systems"].items():
-        cells = [f"{s['metric']} {s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}]" for s in scores]
-        rows.append(f"  {system:26s} {'   '.join(cells)}")
-    return "\n".join(rows)
+    return "\n".join([*rows, *score_lines(result["systems"])])
 
 
 def main() -> None:

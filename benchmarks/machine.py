@@ -31,6 +31,15 @@ def facts(threads: int) -> dict[str, Any]:
     }
 
 
+def score_lines(systems: dict[str, Any]) -> list[str]:
+    """One line a system: every metric with its interval, as `treetune.evaluate` records them."""
+    return [
+        f"  {system:26s} " + "   ".join(f"{s['metric']} {s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}]"
+                                          for s in scores)
+        for system, scores in systems.items()
+    ]
+
+
 def version_of(package: str) -> str:
     """Installed version, ``""`` if there is none."""
     try:

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from machine import score_lines
 from treetune.core.errors import ModelError
 from treetune.core.settings import TuneSettings
 from treetune.models.embedded import minilm_folder
@@ -100,10 +101,7 @@ def measure(name: str, runs: Path, threads: int) -> dict[str, Any]:
 def line(result: dict[str, Any]) -> str:
     """One line a system."""
     rows = [f"{result['name']}  ({result['rows']} rows, tuned in {result['tuning_seconds']} s, {result['machine']})"]
-    for system, scores in result["systems"].items():
-        cells = [f"{s['metric']} {s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}]" for s in scores]
-        rows.append(f"  {system:26s} {'   '.join(cells)}")
-    return "\n".join(rows)
+    return "\n".join([*rows, *score_lines(result["systems"])])
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import torch
 from treetune.core.records import Example
 from treetune.models.decoder import LossSum
 from treetune.models.encoder import EncoderBatch, EncoderRow, batches_of, segment_ids_of
+from treetune.models.label_loss import at_least_float32
 
 __all__ = ["batches_of"]
 AUTO_CLASS = "AutoModelForSequenceClassification"
@@ -53,7 +54,7 @@ def loss_sum(model: torch.nn.Module, batch: EncoderBatch) -> LossSum:
 def log_probs(model: torch.nn.Module, batch: EncoderBatch) -> torch.Tensor:
     """(B, labels) natural-log probabilities, in float32 (float64 for float64 models)."""
     logits: torch.Tensor = model(**batch.inputs()).logits
-    return (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
+    return at_least_float32(logits).log_softmax(-1)
 
 
 @torch.no_grad()

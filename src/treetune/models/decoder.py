@@ -9,7 +9,7 @@ import torch
 
 from treetune.models.batches import Batch
 from treetune.models.engine import core_model, engine_of
-from treetune.models.label_loss import LabelLoss, label_log_probs_of
+from treetune.models.label_loss import LabelLoss, at_least_float32, label_log_probs_of
 
 PRUNE_BELOW = 0.8  # share of labelled tokens from which on computing all of them is as cheap
 
@@ -87,8 +87,7 @@ def _at(found: torch.Tensor, tokens: torch.Tensor, length: int, kept: torch.Tens
 
 
 def _from_logits(logits: torch.Tensor, place: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    logs = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
-    return logs[place, labels]
+    return torch.log_softmax(at_least_float32(logits), dim=-1)[place, labels]
 
 
 def additive(mask: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:

@@ -15,7 +15,7 @@ from torch import nn
 from treetune.models.last_layer import can_prune, prune
 from treetune.models.tree_attention import NAME
 
-FUSED = "_treetune_engine"
+KEPT_AS = "_treetune_engine"
 GELU_BY_FORMULA = ("NewGELUActivation", "FastGELUActivation")
 PROBE_TOKENS = 8
 
@@ -47,7 +47,7 @@ def core_model(model: Any) -> Any:
 
 def engine_of(model: Any) -> Engine:
     """What the model was set up for; nothing, where `set_up` was never called."""
-    found: Engine = getattr(core_model(model), FUSED, Engine())
+    found: Engine = getattr(core_model(model), KEPT_AS, Engine())
     return found
 
 
@@ -66,7 +66,7 @@ def set_up(model: Any, engine: Engine) -> None:
     if engine.blocks and engine.pruned:
         prune(core)
     _fuse_gelu(core)
-    setattr(core, FUSED, engine)
+    setattr(core, KEPT_AS, engine)
 
 
 def _takes_attention_function(core: Any) -> bool:

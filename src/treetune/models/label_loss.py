@@ -15,6 +15,11 @@ import torch
 CHUNK_BYTES = 2**26
 
 
+def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
+    """What a softmax is taken of: half precision becomes float32, float64 stays."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def rows_of_chunk(vocabulary: int) -> int:
     """States whose logits, in float32, take about `CHUNK_BYTES`."""
     return max(64, CHUNK_BYTES // (4 * vocabulary))
@@ -95,7 +100,6 @@ def _stretches(
     size = rows_of_chunk(len(matrix))
     for start in range(0, len(hidden), size):
         part = slice(start, start + size)
-        logits = hidden[part] @ matrix.T
-        logs = torch.log_softmax(logits if logits.dtype == torch.float64 else logits.float(), dim=-1)
+        logs = torch.log_softmax(at_least_float32(hidden[part] @ matrix.T), dim=-1)
         mine = torch.nonzero((place >= start) & (place < start + size))[:, 0]
         yield part, mine, logs

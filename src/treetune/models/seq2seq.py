@@ -18,6 +18,7 @@ from treetune.core.errors import DataError
 from treetune.core.records import Example, IntArray, TokenizedExample
 from treetune.models.decoder import LossSum
 from treetune.models.engine import core_model
+from treetune.models.label_loss import at_least_float32
 from treetune.models.tokens import encode_texts, fit_prompt, special_ids
 
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
@@ -189,7 +190,7 @@ def label_log_probs(model: torch.nn.Module, batch: Seq2SeqBatch) -> torch.Tensor
             decoder_input_ids=shifted(core, batch.labels), use_cache=False,
         ).logits[0]
     wanted = batch.labels.reshape(-1)[batch.label_index]
-    logs = (logits if logits.dtype == torch.float64 else logits.float()).log_softmax(-1)
+    logs = at_least_float32(logits).log_softmax(-1)
     return logs.gather(-1, wanted[:, None])[:, 0]
 
 

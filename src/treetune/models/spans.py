@@ -17,6 +17,7 @@ from treetune.core.errors import DataError
 from treetune.core.records import Example
 from treetune.models.decoder import LossSum
 from treetune.models.encoder import EncoderBatch, EncoderRow, batches_of, segment_ids_of
+from treetune.models.label_loss import at_least_float32
 
 __all__ = ["batches_of"]
 AUTO_CLASS = "AutoModelForQuestionAnswering"
@@ -115,8 +116,7 @@ def loss_sum(model: torch.nn.Module, batch: EncoderBatch) -> LossSum:
 def log_probs(model: torch.nn.Module, batch: EncoderBatch) -> torch.Tensor:
     """(B, 2, L) natural-log probabilities of each token being the first, and the last, of the answer."""
     found = model(**batch.inputs())
-    logits = torch.stack([found.start_logits, found.end_logits], dim=1)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = at_least_float32(torch.stack([found.start_logits, found.end_logits], dim=1))
     return logits.masked_fill(batch.attention_mask[:, None] == 0, torch.finfo(logits.dtype).min).log_softmax(-1)
 
 

@@ -14,7 +14,7 @@ from treetune.models.decoder import label_log_probs
 from treetune.models.load import LoadedModel
 from treetune.models.tokens import tokenize_candidates
 
-MAX_TOKENS = 768
+MAX_TOKENS = 768  # of a packed pass; a model is proved exact at this size before it is trained
 
 
 @torch.no_grad()

@@ -13,12 +13,13 @@ from treetune.models.decoder import label_log_probs
 from treetune.models.load import LoadedModel
 from treetune.models.tokens import tokenize
 from treetune.predict import seq2seq
+from treetune.predict.labels import MAX_TOKENS
 
 
 @torch.no_grad()
 def completion_log_probs(
     loaded: LoadedModel, examples: Sequence[TokenizedExample], layout: str, rows_per_pass: int = 32,
-    max_tokens: int = 768,
+    max_tokens: int = MAX_TOKENS,
 ) -> list[list[float]]:
     """Natural-log probability of each completion token (end-of-text included), one list an example."""
     loaded.model.eval()
