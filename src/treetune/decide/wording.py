@@ -57,8 +57,8 @@ def outcome(record: Mapping[str, Any]) -> list[str]:
     lines.append(say("Without a single error, {count} accepted calibration rows would prove it.",
                      count=needed["accepted_if_flawless"]))
     if needed["total"] is None:
-        lines.append(say("With this model no number of rows would do: even among its surest answers too many are "
-                         "wrong. Allow more errors or tune a better model."))
+        lines.append(say("If its surest answers are as often wrong as in these rows, no number of rows would do. "
+                         "Allow more errors or tune a better model."))
     elif needed["total"] > needed["have"]:
         lines.append(say("At the error rate seen so far it takes about {total} labelled rows in all; there are {have}.",
                          total=needed["total"], have=needed["have"]))
