@@ -1,7 +1,7 @@
 """English and Chinese: ``say`` looks a message up in the catalog of the chosen language and fills it.
 
-The message id is the English template itself, so English needs no catalog; ``zh.json`` maps it to Chinese.
-A contract test holds the catalog complete.
+The message id is the English template itself, so English needs no catalog; the files of ``zh/``, one a folder of
+the source, map it to Chinese. A contract test holds the catalog complete.
 """
 
 from __future__ import annotations
@@ -38,8 +38,10 @@ def catalog(name: str) -> dict[str, str]:
     """Message id -> text of language ``name``; empty for English."""
     if name == "en":
         return {}
-    text = resources.files("treetune.core").joinpath(f"{name}.json").read_text(encoding="utf-8")
-    loaded: dict[str, str] = json.loads(text)
+    loaded: dict[str, str] = {}
+    for file in resources.files("treetune.core").joinpath(name).iterdir():
+        if file.name.endswith(".json"):
+            loaded |= json.loads(file.read_text(encoding="utf-8"))
     return loaded
 
 
