@@ -10,6 +10,7 @@ import torch
 from treetune.models.batches import Batch
 from treetune.models.engine import core_model, engine_of
 from treetune.models.label_loss import LabelLoss, at_least_float32, label_log_probs_of
+from treetune.models.tied import shared_gradient
 
 PRUNE_BELOW = 0.8  # share of labelled tokens from which on computing all of them is as cheap
 
@@ -29,12 +30,14 @@ class LossSum:
 def loss_sum(model: torch.nn.Module, batch: Batch) -> LossSum:
     """Negative log-likelihood of the labels, as sum and count."""
     count = float(batch.label_weight.sum())
-    states, place = label_states(model, batch)
+    core = core_model(model)
     if engine_of(model).own_head:
-        matrix = core_model(model).get_output_embeddings().weight
-        weights = batch.label_weight.to(states.dtype)
-        total = LabelLoss.apply(states, matrix, place, batch.label_ids, weights)  # type: ignore[no-untyped-call]
+        with shared_gradient(core) as slot:
+            states, place = label_states(model, batch)
+        matrix, weights = core.get_output_embeddings().weight, batch.label_weight.to(states.dtype)
+        total = LabelLoss.apply(states, matrix, place, batch.label_ids, weights, slot)  # type: ignore[no-untyped-call]
         return LossSum(total, count)
+    states, place = label_states(model, batch)
     log_probs = _from_logits(states, place, batch.label_ids)
     return LossSum(-(log_probs * batch.label_weight.to(log_probs.dtype)).sum(), count)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from treetune.models.tied import TiedGradient
+
 CHUNK_BYTES = 2**26
 
 
@@ -31,11 +33,12 @@ class LabelLoss(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: torch.Tensor, matrix: torch.Tensor, place: torch.Tensor, labels: torch.Tensor,
-        weights: torch.Tensor,
+        weights: torch.Tensor, slot: TiedGradient | None = None,
     ) -> torch.Tensor:
         """hidden (U, D), matrix (V, D), place (K,) which state, labels (K,), weights (K,) -> scalar.
 
-        Under autocast the products are taken in its type; the sum is float32 (float64 for float64 states).
+        With a ``slot`` the gradient of the matrix is left there for the embedding that shares it. Under autocast the
+        products are taken in its type; the sum is float32 (float64 for float64 states).
         """
         device = hidden.device.type
         inner = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
@@ -44,6 +47,7 @@ class LabelLoss(torch.autograd.Function):
                                               ctx.needs_input_grad[:2])
         ctx.save_for_backward(*(None if slope is None else slope.to(like.dtype)
                                 for slope, like in zip(slopes, (hidden, matrix), strict=True)))
+        ctx.slot = slot
         return total
 
     @staticmethod
@@ -52,7 +56,10 @@ class LabelLoss(torch.autograd.Function):
         kept = ctx.saved_tensors
         if float(scale) != 1.0:
             kept = tuple(None if grad is None else grad * scale.to(grad.dtype) for grad in kept)
-        return (*kept, None, None, None)
+        by_hidden, by_matrix = kept
+        if ctx.slot is not None:
+            ctx.slot.waiting, by_matrix = by_matrix, None
+        return by_hidden, by_matrix, None, None, None, None
 
 
 def _loss_and_slopes(

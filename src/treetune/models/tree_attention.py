@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -20,6 +21,7 @@ from treetune.core.records import IntArray, TokenTree
 from treetune.trees.blocks import Block, attention_blocks
 
 NAME = "treetune_tree"
+Ranges = tuple[tuple[int, int], ...]
 
 
 class TreeLayout:
@@ -74,21 +76,51 @@ def attend(
     """
     heads, width = query.shape[1], query.shape[3]
     groups = heads // key.shape[1]
-    masks = layout.masks(window, labels_only, groups, query)
+    blocks, masks = layout.blocks(window, labels_only), layout.masks(window, labels_only, groups, query)
+    ranges = [block.ranges for block in blocks]
+    keys, values = seen_by_blocks(key, ranges), seen_by_blocks(value, ranges)
     parts = []
-    for block, mask in zip(layout.blocks(window, labels_only), masks, strict=True):
-        asked = query[:, :, block.start : block.stop]
+    queries = torch.split(query, [block.stop - block.start for block in blocks], dim=2)
+    for block, mask, asked, seen_keys, seen_values in zip(blocks, masks, queries, keys, values, strict=True):
         if groups > 1:  # the query heads of one key head stand side by side: more queries instead of copied keys
             asked = asked.reshape(1, key.shape[1], -1, width)
         seen = functional.scaled_dot_product_attention(
-            asked, _joined(key, block.ranges), _joined(value, block.ranges), attn_mask=mask[None, None],
-            dropout_p=dropout, scale=scale,
+            asked, seen_keys, seen_values, attn_mask=mask[None, None], dropout_p=dropout, scale=scale
         )
         parts.append(seen.reshape(1, heads, block.stop - block.start, width) if groups > 1 else seen)
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-def _joined(states: torch.Tensor, ranges: tuple[tuple[int, int], ...]) -> torch.Tensor:
+class SeenByBlocks(torch.autograd.Function):
+    """The keys (or values) of every block. Backward adds all blocks into one tensor, where a slice for each would
+    write zeros for all T tokens as many times as there are blocks: an eighth of a step on short rows."""
+
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, ranges: list[Ranges]) -> tuple[torch.Tensor, ...]:
+        """states (1, H, T, D), ranges: of each block -> (1, H, keys of the block, D) each."""
+        ctx.ranges, ctx.shape = ranges, states.shape
+        return tuple(_joined(states, each) for each in ranges)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: torch.Tensor) -> Any:
+        """The sum over blocks of what reaches each token."""
+        total = slopes[0].new_zeros(ctx.shape)
+        for slope, ranges in zip(slopes, ctx.ranges, strict=True):
+            place = 0
+            for start, stop in ranges:
+                total[:, :, start:stop] += slope[:, :, place : place + stop - start]
+                place += stop - start
+        return total, None
+
+
+def seen_by_blocks(states: torch.Tensor, ranges: list[Ranges]) -> tuple[torch.Tensor, ...]:
+    """`SeenByBlocks`, typed."""
+    found: tuple[torch.Tensor, ...] = SeenByBlocks.apply(states, ranges)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _joined(states: torch.Tensor, ranges: Ranges) -> torch.Tensor:
     pieces = [states[:, :, start:stop] for start, stop in ranges]
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 

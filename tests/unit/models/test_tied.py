@@ -1,0 +1,70 @@
+"""A tied matrix gets one gradient from both its uses, whether or not the head's part waits for the embedding's."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from treetune.core.records import TokenizedExample
+from treetune.models import decoder
+from treetune.models.batches import batches_of
+from treetune.models.decoder import loss_sum
+from treetune.models.engine import fullest_engine, set_up
+from treetune.models.tied import can_share_gradient, shared_gradient
+
+Rows = list[TokenizedExample]
+
+
+def gradients(model: Any, rows: Rows, budget: int = 500) -> dict[str, torch.Tensor]:
+    model.zero_grad(set_to_none=True)
+    for batch in batches_of(rows, "tree", len(rows), budget):
+        loss_sum(model, batch).total.backward()
+    return {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+
+def without_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "shared_gradient", lambda core: nullcontext(None))
+
+
+@pytest.mark.parametrize("budget", [500, 20], ids=["one pass", "several passes"])
+def test_the_gradients_are_those_without_it(
+    make_gpt3: Callable[..., Any], rows: Rows, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_gpt3().double()
+    set_up(model, fullest_engine(model))
+    assert can_share_gradient(model)
+    ours = gradients(model, rows, budget)
+    without_slot(monkeypatch)
+    plain = gradients(model, rows, budget)
+    assert ours.keys() == plain.keys()
+    for name, gradient in plain.items():
+        assert torch.allclose(ours[name], gradient, rtol=1e-10, atol=1e-12), name
+
+
+def test_a_head_without_gradient_leaves_the_embedding_its_own(make_gpt3: Callable[..., Any]) -> None:
+    model = make_gpt3()
+    ids = torch.tensor([[1, 2, 2]])
+    with shared_gradient(model) as slot:
+        assert slot is not None
+        states = model.transformer(input_ids=ids, use_cache=False)[0]
+    states.sum().backward()
+    own = model.transformer.wte.weight.grad.clone()
+    model.zero_grad()
+    model.transformer(input_ids=ids, use_cache=False)[0].sum().backward()
+    assert torch.allclose(own, model.transformer.wte.weight.grad)
+    assert "forward" not in vars(model.transformer.wte)
+
+
+def test_untied_frozen_and_silent_passes_are_left_alone(make_gpt3: Callable[..., Any]) -> None:
+    untied = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=8, n_embd=8, n_layer=1, n_head=1, bos_token_id=0,
+                                        eos_token_id=0, tie_word_embeddings=False))
+    assert not can_share_gradient(untied)
+    model = make_gpt3()
+    with torch.no_grad(), shared_gradient(model) as slot:
+        assert slot is None
+    model.transformer.wte.weight.requires_grad_(False)
+    with shared_gradient(model) as slot:
+        assert slot is None
