@@ -39,7 +39,7 @@ class GPT3Config(PretrainedConfig):  # type: ignore[misc]
     """
 
     model_type = "gpt3"
-    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values", "cache"]
     attribute_map: ClassVar[dict[str, str]] = {
         "hidden_size": "n_embd",
         "max_position_embeddings": "n_positions",

@@ -22,6 +22,7 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
+from treetune.models.cache_name import CACHE
 from treetune.models.embedded import resolve
 from treetune.models.gpt3.configuration import GPT3Config
 from treetune.models.tree_attention import TreeLayout, attend
@@ -229,8 +230,9 @@ class GPT3Model(GPT3PreTrainedModel):
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
         tree: TreeLayout | None = None,
-        **_: Any,
+        cache: Cache | None = None,
     ) -> BaseModelOutputWithPast:
         """Run the decoder.
 
@@ -238,6 +240,8 @@ class GPT3Model(GPT3PreTrainedModel):
             input_ids: (B, T), or inputs_embeds: (B, T, D).
             attention_mask: None, (B, S) with 0 at padding, or (B, 1, T, S) bool or additive (trees of rows).
             position_ids: (B, T); default: places in the row, padding not counted.
+            past_key_values, cache: two names of one thing (see `treetune.models.cache_name`).
+            return_dict: there for transformers; a model output is returned in any case.
             tree: who sees whom, for one packed row of tree tokens; the attention mask is not read then. Where its
                 layout says so, the last layer gives (1, K', D) for the labelled tokens alone.
 
@@ -247,9 +251,10 @@ class GPT3Model(GPT3PreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         hidden = self.wte(input_ids) if inputs_embeds is None else inputs_embeds
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
-        num_cached = past_key_values.get_seq_length() if past_key_values is not None else 0
+        cache = past_key_values if cache is None else cache
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
+        num_cached = cache.get_seq_length() if cache is not None else 0
         num_keys = num_cached + hidden.shape[1]
         if position_ids is None:
             position_ids = default_positions(attention_mask, num_cached, num_keys, hidden.device)
@@ -261,7 +266,7 @@ class GPT3Model(GPT3PreTrainedModel):
         hidden = self.drop(hidden + self.wpe(position_ids))
         states: list[torch.Tensor] = []
         maps: list[torch.Tensor | None] = []
-        cache = past_key_values if use_cache or num_cached else None
+        used = cache if use_cache or num_cached else None
         labelled = torch.from_numpy(tree.columns).to(hidden.device) if tree is not None and tree.pruned else None
         for block in self.h:
             states.append(hidden)
@@ -270,12 +275,12 @@ class GPT3Model(GPT3PreTrainedModel):
                 hidden, weights = checkpoint(block, hidden, masks[block.band], None, False, tree, at,
                                              use_reentrant=False)
             else:
-                hidden, weights = block(hidden, masks[block.band], cache, bool(output_attentions), tree, at)
+                hidden, weights = block(hidden, masks[block.band], used, bool(output_attentions), tree, at)
             maps.append(weights)
         hidden = self.ln_f(hidden)
         return BaseModelOutputWithPast(
             last_hidden_state=hidden,
-            past_key_values=past_key_values if use_cache else None,
+            **{CACHE: cache if use_cache else None},
             hidden_states=(*states, hidden) if output_hidden_states else None,
             attentions=tuple(maps) if output_attentions else None,
         )
@@ -351,21 +356,25 @@ class GPT3LMHeadModel(GPT3PreTrainedModel, GenerationMixin):  # type: ignore[mis
         logits_to_keep: int | torch.Tensor = 0,
         return_dict: bool | None = None,
         tree: TreeLayout | None = None,
-        **kwargs: Any,
+        cache: Cache | None = None,
+        **loss_kwargs: Any,
     ) -> Any:
         """Logits of the next token, and the loss.
 
         Args:
             labels: (B, T) token ids, -100 where no loss is wanted; shifted inside, as in transformers.
             logits_to_keep: 0 for all tokens, n for the last n, or (K,) indices.
+            loss_kwargs: for transformers' loss; refused without labels.
             Others: see `GPT3Model.forward`.
 
         Returns:
             `GPT3CausalLMOutput`: ``logits`` (B, T or kept, V); ``loss`` scalar in nats a token.
         """
+        if labels is None and loss_kwargs:
+            raise TypeError(f"unexpected arguments: {', '.join(loss_kwargs)}")
         outputs = self.transformer(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
-            past_key_values=past_key_values, inputs_embeds=inputs_embeds, use_cache=use_cache,
+            past_key_values=past_key_values, cache=cache, inputs_embeds=inputs_embeds, use_cache=use_cache,
             output_attentions=output_attentions, output_hidden_states=output_hidden_states, tree=tree,
         )
         hidden = outputs.last_hidden_state
@@ -376,9 +385,9 @@ class GPT3LMHeadModel(GPT3PreTrainedModel, GenerationMixin):  # type: ignore[mis
         logits = self.lm_head(hidden)
         loss = None
         if labels is not None:
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **loss_kwargs)
         result = GPT3CausalLMOutput(
-            loss=loss, logits=logits, past_key_values=outputs.past_key_values,
+            loss=loss, logits=logits, **{CACHE: outputs[CACHE] if CACHE in outputs else None},
             hidden_states=outputs.hidden_states, attentions=outputs.attentions,
         )
         if labels is None:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from treetune.models.cache_name import CACHE
 from treetune.models.gpt3 import GPT3LMHeadModel, GPT3Tokenizer, modeling
 from treetune.models.gpt3.modeling import allowed_pairs
 
@@ -73,12 +74,20 @@ def test_beam_search_is_the_same_with_and_without_cache(make_gpt3: Make) -> None
     assert torch.equal(*outs)
 
 
-def test_several_tokens_on_top_of_a_cache_equal_one_pass(make_gpt3: Make) -> None:
+def test_arguments_nobody_knows_are_refused_not_overlooked(make_gpt3: Make) -> None:
+    model, ids = make_gpt3(), random_ids(1, 4)
+    for callee in (model, model.transformer):
+        with pytest.raises(TypeError, match="token_type_ids"):
+            callee(ids, token_type_ids=ids)
+
+
+@pytest.mark.parametrize("name", ["past_key_values", "cache"])
+def test_several_tokens_on_top_of_a_cache_equal_one_pass(make_gpt3: Make, name: str) -> None:
     model = make_gpt3()
     ids = random_ids(2, 13)
     whole = model(ids).logits
     first = model(ids[:, :6], use_cache=True)
-    rest = model(ids[:, 6:], past_key_values=first.past_key_values, use_cache=True)
+    rest = model(ids[:, 6:], use_cache=True, **{name: first[CACHE]})
     assert torch.allclose(torch.cat([first.logits, rest.logits], 1), whole, atol=1e-5)
 
 
