@@ -59,15 +59,29 @@ def serve_child(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     print("\n" + MARK + json.dumps(result), flush=True)
 
 
+def torch_gpu() -> Any:
+    """``torch.cuda`` where a GPU is there to be used, else None."""
+    import torch
+
+    return torch.cuda if torch.cuda.is_available() else None
+
+
 def forget_peak() -> None:
     """Start the peak of `memory_now` again from what is in use, where the kernel can."""
+    if torch_gpu() is not None:
+        torch_gpu().reset_peak_memory_stats()
     place = Path("/proc/self/clear_refs")
     if place.exists():
         place.write_text("5", encoding="ascii")
 
 
 def memory_now(field: str = "VmHWM") -> float:
-    """MiB of this process: ``VmHWM`` its peak so far, ``VmRSS`` now; of getrusage where there is no /proc."""
+    """MiB of this process: ``VmHWM`` its peak so far, ``VmRSS`` now; of getrusage where there is no /proc.
+
+    On a GPU: what torch has taken of the device's memory, not of the host's.
+    """
+    if (gpu := torch_gpu()) is not None:
+        return float(gpu.max_memory_allocated() if field == "VmHWM" else gpu.memory_allocated()) / 2**20
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

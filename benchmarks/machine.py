@@ -58,20 +58,42 @@ def processor() -> str:
     return platform.processor() or "unknown"
 
 
-def matmul_peak(sizes: tuple[int, ...] = (512, 1024, 1536, 2048), tries: int = 3) -> float:
-    """FLOP/s: the best of some square float32 products, 2 n³ operations each."""
+def matmul_peak(sizes: tuple[int, ...] = (512, 1024, 1536, 2048), tries: int = 3, *, bf16: bool = False) -> float:
+    """FLOP/s of the device that torch would train on: the best of some square products, 2 n³ operations each.
+
+    On a GPU larger squares are tried too, and the clock stops when the device is done.
+    """
     import torch
 
+    gpu = torch.cuda.is_available()
+    device, dtype = ("cuda" if gpu else "cpu"), (torch.bfloat16 if bf16 else torch.float32)
     best = 0.0
-    for size in sizes:
-        left, right = torch.randn(size, size), torch.randn(size, size)
-        out = torch.empty(size, size)
+    for size in (*sizes, 4096, 8192) if gpu else sizes:
+        left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+        out = torch.empty_like(left)
         torch.matmul(left, right, out=out)
         for _ in range(tries):
+            wait_for_device()
             began = time.perf_counter()
             torch.matmul(left, right, out=out)
+            wait_for_device()
             best = max(best, 2 * size**3 / (time.perf_counter() - began))
     return best
+
+
+def wait_for_device() -> None:
+    """Until a GPU, if there is one, has done what it was told: else a clock would time the telling."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def device_name() -> str:
+    """The GPU's name, ``""`` without one."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
 
 
 def keep_results(

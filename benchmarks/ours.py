@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from children import forget_peak, memory_now
-from machine import matmul_peak
+from machine import device_name, matmul_peak, wait_for_device
 from rows import load_rows, num_tokens
 from shapes import with_lora
 from treetune.core.records import TokenizedExample
@@ -48,20 +48,21 @@ def train_ours(job: dict[str, Any]) -> dict[str, Any]:
 
     rows = load_rows(job["rows_file"])
     model = with_lora(load_model(job["model"]).model, job["lora"])
-    flops: dict[str, Any] = {"peak_flops": matmul_peak()} if job.get("flops") else {}
+    flops: dict[str, Any] = {"peak_flops": matmul_peak(bf16=job["bf16"])} if job.get("flops") else {}
     keep_freed_memory()  # as the loop does
     budget = job.get("max_tokens") or TuneSettings.model_fields["max_tokens_per_pass"].default
     proof = proved(model, rows, job["system"].split("-")[1], budget)
     make_batches = partial(batches_of, layout=proof["layout"], rows_per_pass=job["rows_per_step"], max_tokens=budget)
-    settings = LoopSettings(output_dir="unused", per_device_train_batch_size=job["rows_per_step"])
+    settings = LoopSettings(output_dir="unused", per_device_train_batch_size=job["rows_per_step"], bf16=job["bf16"])
     optimizers = build_optimizers(model, "adamw", job["learning_rate"], 0.0)
     result: dict[str, Any] = {"seconds": [], "cpu_seconds": [], "tokens": [], "loss": [], "computed_tokens": [],
-                              "memory_at_start": memory_now("VmRSS"), **proof}
+                              "memory_at_start": memory_now("VmRSS"), "device": device_name(), **proof}
     forget_peak()
     for step in range(job["steps"]):
         part = rows[step * job["rows_per_step"] : (step + 1) * job["rows_per_step"]]
         began, cpu = time.perf_counter(), time.process_time()
         done = train_step(model, optimizers, part, make_batches, settings, step)
+        wait_for_device()
         result["seconds"].append(time.perf_counter() - began)
         result["cpu_seconds"].append(time.process_time() - cpu)
         result["tokens"].append(sum(map(num_tokens, part)))
@@ -70,7 +71,7 @@ def train_ours(job: dict[str, Any]) -> dict[str, Any]:
     memory_of_steps = memory_now()
     if flops:
         shape = dimensions_of(model)
-        flops["peak_flops"] = max(flops["peak_flops"], matmul_peak())
+        flops["peak_flops"] = max(flops["peak_flops"], matmul_peak(bf16=job["bf16"]))
         flops["flops"] = [
             needed_flops(shape, rows[step * job["rows_per_step"] : (step + 1) * job["rows_per_step"]],
                          all_weights=not job["lora"])

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from children import memory_now
+from machine import wait_for_device
 from rows import load_rows, num_tokens
 from shapes import load_for_peer, with_lora
 from treetune.core.records import TokenizedExample
@@ -76,7 +77,7 @@ def arguments(job: dict[str, Any], per_pass: int, folder: str) -> dict[str, Any]
         "learning_rate": job["learning_rate"], "lr_scheduler_type": "constant", "max_grad_norm": 1.0,
         "train_sampling_strategy": "sequential", "save_strategy": "no", "logging_strategy": "no", "report_to": "none",
         "disable_tqdm": True, "use_cpu": not torch.cuda.is_available(), "dataloader_pin_memory": False,
-        "bf16": False, "gradient_checkpointing": False, "seed": 0,
+        "bf16": job["bf16"], "gradient_checkpointing": False, "seed": 0,
     }
 
 
@@ -109,6 +110,7 @@ def measured(kind: type) -> type:
             self.last, self.last_cpu = time.perf_counter(), time.process_time()
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
+            wait_for_device()
             now, cpu = time.perf_counter(), time.process_time()
             self.notes["seconds"].append(now - self.last)
             self.notes["cpu_seconds"].append(cpu - self.last_cpu)

@@ -118,9 +118,9 @@ def measure(
     rows_file = folder / "rows.npz"
     save_rows(rows_file, made_rows(parts, ROWS_PER_STEP * options.steps, point["per_passage"], point["length"]))
     job = {"do": "train", "shape": shape, "model": str(folder / "model"), "rows_file": str(rows_file),
-           "steps": options.steps, "rows_per_step": ROWS_PER_STEP, "lora": options.lora, "threads": options.threads,
-           "max_tokens": point["max_tokens"], "learning_rate": 1e-4, "system": point["system"],
-           "memory_limit": options.memory_limit}
+           "steps": options.steps, "rows_per_step": ROWS_PER_STEP, "lora": options.lora, "bf16": options.bf16,
+           "threads": options.threads, "max_tokens": point["max_tokens"], "learning_rate": 1e-4,
+           "system": point["system"], "memory_limit": options.memory_limit}
     runs = [run_child(script, job, options.timeout) for _ in range(options.repeats)]
     failed = next((run["error"] for run in runs if "error" in run), "")
     if failed:

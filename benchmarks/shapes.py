@@ -6,7 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-SHAPES = ("gpt2-82m", "gpt3-base", "llama-0.1b", "tiny")
+SHAPES = ("gpt2-82m", "gpt3-base", "llama-0.1b", "gpt3-xl", "qwen3-0.6b", "tiny")  # gpt3-xl, qwen3-0.6b: for a GPU
 
 
 def save_shape(shape: str, folder: Path) -> None:
@@ -26,7 +26,16 @@ def save_shape(shape: str, folder: Path) -> None:
 
 def random_model(shape: str, tokenizer: Any) -> Any:
     """A public transformers model without dropout, so that the losses of all systems can be compared."""
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        Qwen3Config,
+        Qwen3ForCausalLM,
+    )
+
+    from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel
 
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
            "pad_token_id": tokenizer.pad_token_id}
@@ -38,6 +47,12 @@ def random_model(shape: str, tokenizer: Any) -> Any:
         return LlamaForCausalLM(LlamaConfig(
             vocab_size=32000, hidden_size=768, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=12,
             num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True, **ids))
+    if shape == "gpt3-xl":
+        return GPT3LMHeadModel(GPT3Config.paper("XL", **dry, **ids))
+    if shape == "qwen3-0.6b":
+        return Qwen3ForCausalLM(Qwen3Config(
+            vocab_size=151936, hidden_size=1024, intermediate_size=3072, num_hidden_layers=28, num_attention_heads=16,
+            num_key_value_heads=8, head_dim=128, max_position_embeddings=4096, tie_word_embeddings=True, **ids))
     if shape == "tiny":
         return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=512, n_embd=32, n_layer=2, n_head=2,
                                           **dry, **ids))

@@ -67,6 +67,7 @@ def label_states(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, to
     columns = torch.unique(tokens % length) if len(batch.input_ids) > 1 else tokens
     inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
     if batch.tree is not None and engine.blocks:
+        batch.tree.flex = engine.flex
         batch.tree.pruned = engine.pruned and len(columns) < PRUNE_BELOW * length
         # a mask of four dimensions is passed on untouched by transformers; our attention reads the tree instead
         inputs |= {"tree": batch.tree, "attention_mask": batch.input_ids.new_zeros(1, 1, 1, 1, dtype=torch.bool)}

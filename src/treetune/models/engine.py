@@ -28,15 +28,18 @@ class Engine:
         blocks: attention over trees block by block; else one (T, T) mask through the public interface.
         own_head: loss from hidden states in stretches; else logits as the model gives them.
         pruned: the last layer computes labelled tokens only.
+        flex: attention as one FlexAttention kernel instead of block by block; on GPUs.
     """
 
     blocks: bool = False
     own_head: bool = False
     pruned: bool = False
+    flex: bool = False
 
     def less(self) -> list[Engine]:
         """Engines to try when this one is not exact, each doing less by itself."""
-        weaker = [replace(self, pruned=False), replace(self, pruned=False, own_head=False), Engine()]
+        weaker = [replace(self, flex=False), replace(self, flex=False, pruned=False),
+                  replace(self, flex=False, pruned=False, own_head=False), Engine()]
         return [each for place, each in enumerate(weaker) if each != self and each not in weaker[:place]]
 
 
@@ -55,12 +58,15 @@ def fullest_engine(model: Any) -> Engine:
     """Everything this model's structure allows; whether it is exact is not asked here."""
     core = core_model(model)
     blocks = bool(getattr(core, "takes_tree", False)) or _takes_attention_function(core)
-    return Engine(blocks=blocks, own_head=_has_plain_head(core), pruned=blocks and can_prune(core))
+    return Engine(blocks=blocks, own_head=_has_plain_head(core), pruned=blocks and can_prune(core),
+                  flex=blocks and next(core.parameters()).is_cuda)
 
 
 def set_up(model: Any, engine: Engine) -> None:
     """Make the model run that way from now on; calls without a tree stay what they were."""
     core = core_model(model)
+    if engine.flex and not next(core.parameters()).is_cuda:  # a run from a GPU, opened elsewhere
+        engine = replace(engine, flex=False)
     if engine.blocks and not getattr(core, "takes_tree", False):
         core.set_attn_implementation(NAME)
     if engine.blocks and engine.pruned:

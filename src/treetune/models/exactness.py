@@ -92,7 +92,7 @@ def rows_to_prove(
 
 def engine_name(engine: Engine) -> str:
     """The parts in use, for people."""
-    parts = [name for name in ("blocks", "own_head", "pruned") if getattr(engine, name)]
+    parts = [name for name in ("blocks", "own_head", "pruned", "flex") if getattr(engine, name)]
     return "+".join(parts) or "mask"
 
 

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from treetune.core.records import IntArray, TokenTree
+from treetune.models.flex import flex_attend, tree_block_mask
 from treetune.trees.blocks import Block, attention_blocks
 
 NAME = "treetune_tree"
@@ -29,7 +31,7 @@ class TreeLayout:
 
     Attributes:
         depth, branch_end: (T,) of the tree. columns: (K',) ascending tokens that carry labels.
-        pruned: whether the last layer computes these tokens only.
+        pruned: whether the last layer computes these tokens only. flex: whether attention is FlexAttention's kernel.
     """
 
     def __init__(self, tree: TokenTree) -> None:
@@ -37,6 +39,8 @@ class TreeLayout:
         self.branch_end = tree.branch_end
         self.columns: IntArray = np.unique(tree.label_index)
         self.pruned = False
+        self.flex = False
+        self._block_masks: dict[tuple[Any, ...], BlockMask] = {}
         self._blocks: dict[tuple[int | None, bool], list[Block]] = {}
         self._masks: dict[tuple[Any, ...], list[torch.Tensor]] = {}
 
@@ -47,6 +51,14 @@ class TreeLayout:
             queries = self.columns if labels_only else None
             self._blocks[key] = attention_blocks(self.depth, self.branch_end, window=window, queries=queries)
         return self._blocks[key]
+
+    def block_mask(self, window: int | None, labels_only: bool, device: torch.device) -> BlockMask:
+        """For `flex_attend`, one for all layers of a kind."""
+        key = (window, labels_only, device)
+        if key not in self._block_masks:
+            columns = self.columns if labels_only else None
+            self._block_masks[key] = tree_block_mask(self.depth, self.branch_end, columns, window, device)
+        return self._block_masks[key]
 
     def masks(self, window: int | None, labels_only: bool, groups: int, like: torch.Tensor) -> list[torch.Tensor]:
         """Additive masks (groups * queries, keys) of the blocks, one set for all layers of a kind."""
@@ -74,6 +86,8 @@ def attend(
     Returns:
         (1, H, Q, D).
     """
+    if layout.flex and not dropout:  # the kernel knows no dropout
+        return flex_attend(query, key, value, layout.block_mask(window, labels_only, query.device), scale)
     heads, width = query.shape[1], query.shape[3]
     groups = heads // key.shape[1]
     blocks, masks = layout.blocks(window, labels_only), layout.masks(window, labels_only, groups, query)

@@ -24,14 +24,15 @@ def throughput(monkeypatch: pytest.MonkeyPatch, benchmark_module: Any) -> Iterat
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("lora", [0, 4])
+@pytest.mark.parametrize(("lora", "words_more"), [(0, []), (4, []), (0, ["--bf16"])])
 def test_every_layout_trains_on_the_same_rows_to_the_same_loss(
-    throughput: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, lora: int
+    throughput: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, lora: int,
+    words_more: list[str],
 ) -> None:
     monkeypatch.setattr(throughput, "has_peer", lambda module: module == "treetune")
     monkeypatch.setattr("ours.matmul_peak", partial(sys.modules["machine"].matmul_peak, sizes=(256,)))
     words = ["--shape", "tiny", "--rows", "sample/question_answering", "--rows-per-step", "4", "--steps", "3",
-             "--repeats", "1", "--threads", "1", "--lora", str(lora), "--results", str(tmp_path)]
+             "--repeats", "1", "--threads", "1", "--lora", str(lora), "--results", str(tmp_path), *words_more]
     monkeypatch.setattr(sys, "argv", ["throughput.py", *words])
     throughput.main()
     said = capsys.readouterr().out
@@ -43,9 +44,9 @@ def test_every_layout_trains_on_the_same_rows_to_the_same_loss(
     assert tree["layout"] == "tree"
     assert tree["tokens"] == padded["tokens"]
     assert sum(tree["computed_tokens"]) < sum(tree["tokens"]) < sum(padded["computed_tokens"])
-    assert tree["loss"] == pytest.approx(padded["loss"], abs=1e-4)
+    assert tree["loss"] == pytest.approx(padded["loss"], abs=0.03 if words_more else 1e-4)
     assert tree["loss"][0] != pytest.approx(tree["loss"][-1], abs=1e-6)
-    assert 0 < systems["treetune-tree"]["useful_share"] < 1
+    assert 0 < systems["treetune-tree"]["useful_share"] < (9 if words_more else 1)  # a CPU's bfloat16 product is slow
     page = (tmp_path / "throughput.md").read_text("utf-8")
     assert "treetune-packed" in page
     assert "**differs**" not in page

@@ -1,6 +1,7 @@
 """Before training, every part of the engine is proved on the model itself; what is not exact is not used."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,7 @@ def test_an_engine_has_a_name_and_weaker_ones_that_end_in_the_plain_way() -> Non
     assert engine_name(Engine()) == "mask"
     assert engine_name(EVERYTHING) == "blocks+own_head+pruned"
     assert EVERYTHING.less() == [BLOCKS_AND_HEAD, Engine(blocks=True), Engine()]
+    assert replace(EVERYTHING, flex=True).less()[0] == EVERYTHING
     assert Engine().less() == []
 
 

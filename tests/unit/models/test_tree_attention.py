@@ -53,6 +53,26 @@ def test_blocks_give_the_values_and_gradients_of_one_mask(
         assert torch.allclose(one, other, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("labels_only", [False, True])
+@pytest.mark.parametrize("window", [None, 6])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@torch.no_grad()
+def test_the_gpu_kernel_is_given_the_same_pairs(layout: TreeLayout, window: int | None, labels_only: bool) -> None:
+    torch.manual_seed(0)
+    asking = len(layout.columns) if labels_only else len(layout.depth)
+    query = torch.randn(1, 4, asking, 8)
+    key, value = (torch.randn(1, 2, len(layout.depth), 8) for _ in range(2))
+    blocks = attend(query, key, value, layout, window=window, labels_only=labels_only)
+    layout.flex = True
+    try:
+        kernel = attend(query, key, value, layout, window=window, labels_only=labels_only)
+    finally:
+        layout.flex = False
+    assert torch.allclose(kernel, blocks, atol=1e-5)
+    if not labels_only:  # blocks that nobody sees are skipped
+        assert layout.block_mask(window, labels_only, query.device).sparsity() > 0
+
+
 def test_what_several_blocks_see_is_added_up() -> None:
     states = torch.arange(6.0)[None, None, :, None].requires_grad_()
     first, second = SeenByBlocks.apply(states, [((0, 3),), ((0, 1), (4, 6))])

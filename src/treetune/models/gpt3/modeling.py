@@ -387,7 +387,7 @@ class GPT3LMHeadModel(GPT3PreTrainedModel, GenerationMixin):  # type: ignore[mis
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **loss_kwargs)
         result = GPT3CausalLMOutput(
-            loss=loss, logits=logits, **{CACHE: outputs[CACHE] if CACHE in outputs else None},
+            loss=loss, logits=logits, **{CACHE: outputs.get(CACHE)},
             hidden_states=outputs.hidden_states, attentions=outputs.attentions,
         )
         if labels is None:
