@@ -25,13 +25,15 @@ from typing import Any
 
 import numpy as np
 
-from machine import facts
+from machine import RESULTS, conditions, facts, keep_results, table
 from treetune.core.files import RunFolder, read_json
 from treetune.core.records import Prediction
 from treetune.decide import scores as decide_scores
 from treetune.decide.gate import Judged, one_per_group
 from treetune.decide.scores import ScoreChoice, choose_score
 from treetune.decide.sequence import Promise, thresholds_to_test, walk
+from treetune.decide.support import with_text_scores
+from treetune.decide.validators.contract import all_findings
 from treetune.metrics.risk import accepted_rows_needed, risk_p_values
 from treetune.metrics.selective import risk_coverage
 
@@ -141,8 +143,9 @@ def stored(run: str, data: str, wrong: str) -> Judged:
         for line in lines
     ]
     verdicts = wrong_answers(predictions, examples, definition_of(task, wrong))
+    predictions = with_text_scores(task.NAME, predictions, examples)
     return Judged(tuple(predictions), verdicts, tuple(same_text(each.source) for each in examples),
-                  ("",) * len(examples))
+                  ("",) * len(examples), all_findings(task.NAME, predictions, examples))
 
 
 def halves(judged: Judged, splits: int, seed: int = 0) -> Iterator[tuple[Judged, Judged, Judged]]:
@@ -209,6 +212,18 @@ def show(rows: list[dict[str, Any]]) -> None:
         print("  ".join(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
 
 
+def to_markdown(kept: dict[str, Any]) -> str:
+    """The simulation as a table; the most that chance allows a method that keeps its promise stands above it."""
+    rows = kept["rows"]
+    most = 0.05 + 3 * math.sqrt(0.05 * 0.95 / rows[0]["draws"])
+    lines = [[row["quality"], f"{row['max_error']:.0%}", row["method"], f"{row['violations']:.4f}",
+              f"{row['accepted']:.3f}", f"{row['oracle']:.3f}"] for row in rows]
+    head = ["score quality", "bound", "method", "violations", "accepted", "oracle accepts"]
+    return (f"# The gate where the true risk is known\n\n`python benchmarks/gate.py simulate --write`\n\n"
+            f"{rows[0]['draws']:,} calibrations each; promised: violations at most 0.05, so with chance at most "
+            f"{most:.4f} (three standard errors).\n\n{table(head, lines)}\n\n{conditions(kept['conditions'])}\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("simulate", "resplit"))
@@ -218,6 +233,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10_000)
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--results", type=Path, help="also write rows and conditions here (JSON)")
+    parser.add_argument("--write", action="store_true", help="simulate: keep the table in benchmarks/results")
     given = parser.parse_args()
     if given.what == "resplit":
         judged = stored(given.run, given.data, given.wrong)
@@ -226,6 +242,8 @@ def main() -> None:
     else:
         rows = simulate(given.draws)
     show(rows)
+    if given.write and given.what == "simulate":
+        keep_results("gate_simulation", {"conditions": facts(1), "rows": rows}, to_markdown, RESULTS)
     if given.results:
         given.results.write_text(json.dumps({"conditions": facts(1), "rows": rows}, indent=1) + "\n", "utf-8")
 

@@ -2,7 +2,7 @@
 
 Layers, top to bottom; a file imports only from lower ones, folders of one layer not from each other:
 
-    cli, serve, verbs > workflow > train > predict, explain > models, evaluate, decide, audit, report > tasks
+    cli, verbs > serve > workflow > train > predict, explain > models, evaluate, decide, audit, report > tasks
     > data, metrics, plan, trees > core
 
 Importing this package loads no torch; names below are loaded when first used.
@@ -24,12 +24,13 @@ _HOMES = {
     "gate": "treetune.verbs",
     "open_run": "treetune.workflow.run",
     "pretrain": "treetune.verbs",
+    "review": "treetune.verbs",
     "tune": "treetune.verbs",
 }
 
 __all__ = [
     "GPT3Config", "GPT3LMHeadModel", "GPT3Tokenizer", "GPT3TokenizerFast", "__version__", "check", "gate",
-    "open_run", "pretrain", "tune",
+    "open_run", "pretrain", "review", "tune",
 ]
 
 if TYPE_CHECKING:

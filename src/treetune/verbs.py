@@ -1,23 +1,27 @@
 """The command line's verbs as Python functions: ``from treetune.verbs import tune, evaluate, predict``.
 
-``treetune.tune`` is this one, too. `evaluate` and `predict` are not names of the package itself, because its folders
-of these names hold their parts.
+``treetune.tune`` is this one, too. `audit`, `evaluate` and `predict` are not names of the package itself, because its
+folders of these names hold their parts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from treetune.core.records import Prediction
-from treetune.core.settings import PretrainSettings, TuneSettings, read_settings
+from treetune.core.settings import PretrainSettings, TuneSettings, read_settings, read_yaml
+
+if TYPE_CHECKING:
+    from treetune.workflow.review import Desk
 
 
 def _quiet(event: dict[str, Any]) -> None:
     """Events are in the run folder's metrics.jsonl; nothing is printed."""
 
 
-def tune(config: str | None = None, **settings: Any) -> dict[str, Any]:
+def tune(config: str | None = None, allow_changed: Sequence[str] = (), **settings: Any) -> dict[str, Any]:
     """Tune a model: ``tune(task="sentiment", data="train.csv", output_dir="runs/a")``; settings as the flags.
 
     Returns:
@@ -25,7 +29,7 @@ def tune(config: str | None = None, **settings: Any) -> dict[str, Any]:
     """
     from treetune.workflow.path import tune as tune_model
 
-    return tune_model(read_settings(TuneSettings, Path(config) if config else None, settings), _quiet)
+    return tune_model(read_settings(TuneSettings, Path(config) if config else None, settings), _quiet, allow_changed)
 
 
 def check(config: str | None = None, **settings: Any) -> dict[str, Any]:
@@ -58,6 +62,54 @@ def gate(run: str, data: str, **options: Any) -> dict[str, Any]:
     from treetune.workflow.gate import gate as set_gate
 
     return set_gate(run, data, _quiet, **options)
+
+
+def audit(run: str, data: str, **options: Any) -> dict[str, Any]:
+    """Find out for whom a run fails: ``audit("runs/a", "test.csv", by=["region"])``.
+
+    Options as in `treetune.workflow.audit.audit`.
+    """
+    from treetune.workflow.audit import audit as audit_run
+
+    return audit_run(run, data, _quiet, **options)
+
+
+def review(run: str) -> Desk:
+    """The answers of a run that wait for a person: ``review("runs/a").pending()``, and ``.record(one)`` of each."""
+    from treetune.workflow.review import open_desk
+
+    return open_desk(run)
+
+
+def explain(run: str, text: str, **options: Any) -> dict[str, Any]:
+    """Why a run answers a text as it does: ``explain("runs/a", "A dull film.", method="shapley")``.
+
+    Options: other columns of the task as ``fields={"question": …}``, and those of `treetune.workflow.explain.Wanted`.
+    """
+    from treetune.workflow.explain import Wanted, explain_text
+
+    return explain_text(run, text, options.pop("fields", {}), Wanted(**options))
+
+
+def plan(config: str | None = None, *, question: dict[str, Any] | None = None, **settings: Any) -> dict[str, Any]:
+    """What a run with these settings will take; ``question`` as in `treetune.workflow.plan.Question`."""
+    from treetune.workflow.plan import ASSUMED, Question
+    from treetune.workflow.plan import plan as plan_run
+
+    written = read_yaml(Path(config)) if config else {}
+    values = {**{name: value for name, value in ASSUMED.items() if name not in written}, **settings}
+    return plan_run(read_settings(TuneSettings, Path(config) if config else None, values),
+                    Question(**{"sizes": {}, **(question or {})}))
+
+
+def export(run: str, to: str, output: str, **options: Any) -> dict[str, Any]:
+    """Write a run for other tools: ``export("runs/a", "safetensors", "out")``, proved on rows before it is done.
+
+    Options as in `treetune.workflow.export.export`; the result stands in ``export.json``, too.
+    """
+    from treetune.workflow.export import export as export_run
+
+    return export_run(run, to, output, **options)
 
 
 def pretrain(config: str | None = None, **settings: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import treetune
 ROOT = Path(treetune.__file__).parent
 LAYERS = [["core"], ["data", "metrics", "plan", "trees"], ["tasks"],
           ["models", "evaluate", "decide", "audit", "report"], ["predict", "explain"], ["train"], ["workflow"],
-          ["cli", "serve", "verbs"]]
+          ["serve"], ["cli", "verbs"]]
 RANK = {folder: rank for rank, layer in enumerate(LAYERS) for folder in layer}
 HEAVY = {"torch", "transformers", "peft"}
 MAY_BE_HEAVY = {"models", "predict", "explain", "train"}

@@ -267,18 +267,19 @@ def test_a_loss_that_is_no_number(
     plain = loop.train_step
 
     def spoilt(
-        model: Any, optimizers: Any, examples: Any, make_batches: Any, settings: Any, step: int, loss_of: Any
+        model: Any, optimizers: Any, examples: Any, make_batches: Any, settings: Any, state: Any, loss_of: Any
     ) -> Any:
-        if step + 1 == bad_step:
+        if state.step + 1 == bad_step:
             with torch.no_grad():
                 next(model.parameters()).fill_(float("nan"))
-        return plain(model, optimizers, examples, make_batches, settings, step, loss_of)
+        return plain(model, optimizers, examples, make_batches, settings, state, loss_of)
 
     words = tune_words("sentiment", tmp_path / "run", max_steps=4, save_steps=1, eval_steps=9)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train_step", spoilt)
-        message = refused("NaN loss", 1, ["E4001", f"in step {bad_step}", "where: rows ", "--learning-rate"], words)
-    rows = message.split("where: rows ")[1].splitlines()[0].split(", ")
+        message = refused("NaN loss", 1, ["E4001", f"in step {bad_step}", "train.jsonl, lines ", "--learning-rate"],
+                          words)
+    rows = message.split("train.jsonl, lines ")[1].splitlines()[0].split(", ")
     assert len(rows) == 4
     assert all(row.isdigit() for row in rows)
     steps = steps_on_disk(RunFolder(tmp_path / "run").checkpoints)

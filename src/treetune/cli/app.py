@@ -19,11 +19,18 @@ VERBS = {
     "demo": "Tune the shipped base on sample rows, measure it, answer five held-out rows, write a report.",
     "init": "Write sample rows and a config to start from.",
     "check": "Check your data: faults, duplicates, leaks, balance, lengths, and two examples as the model reads them.",
+    "plan": "Say what a run will take before anything is spent: parameters, FLOPs, memory, time, energy, CO2, money.",
     "tune": "Tune a model for a task on your rows. The same command again resumes.",
     "evaluate": "Measure a run on labelled rows: tuned, untuned and baselines, each with a 95 % interval.",
     "predict": "Answer rows with a tuned run, or ask the language model itself with --next.",
     "gate": "Set a gate: which answers may be used without a person, under a stated bound on their errors.",
+    "review": "Work through the answers that wait for a person; what is said becomes new calibration rows.",
+    "audit-log": "Check that nobody changed the log of a run's decisions: treetune audit-log verify RUN.",
+    "audit": "Find out for whom a run fails: gaps between groups, changed names, stereotype pairs, with intervals.",
+    "explain": "Say why an answer is what it is, whether explanations hold here, and which training rows look wrong.",
     "pretrain": "Train a GPT-3-architecture model on text. The same command again resumes.",
+    "export": "Write a run for other tools (safetensors, GGUF, CTranslate2, ONNX), proved on rows before it is done.",
+    "serve": "Answer over HTTP: a page, a route a task, and OpenAI's routes; each answer with its decision.",
     "doctor": "Look at Python, packages, disk, memory and the shipped model; exit code 1 where something is wrong.",
 }
 
@@ -45,7 +52,7 @@ def build_app(wanted: str | None = None) -> typer.Typer:
 
     for verb in VERBS:
         listed = wanted is not None and verb != wanted
-        run_verb = _only_listed if listed else importlib.import_module(f"treetune.cli.{verb}").run
+        run_verb = _only_listed if listed else importlib.import_module(f"treetune.cli.{verb.replace('-', '_')}").run
         app.command(name=verb, help=VERBS[verb])(run_verb)
     return app
 

@@ -19,6 +19,10 @@ def run(
     output: Annotated[str | None, typer.Option(help="file for the answers, one JSON object a row")] = None,
     columns: Annotated[list[str] | None, typer.Option(help="name of a column in your file: text=review")] = None,
     max_refused_share: Annotated[float, typer.Option(help="rows that may be refused and left out")] = 0.0,
+    record: Annotated[bool, typer.Option(
+        "--record/--no-record", help="under a gate: watch for drift, log decisions, queue what a person should see")
+    ] = True,
+    log_text: Annotated[bool, typer.Option("--log-text", help="texts in the audit log, not only digests")] = False,
     next_text: Annotated[str | None, typer.Option(
         "--next", help="show the likeliest next tokens of a text, or the words behind an encoder's masks")] = None,
     top_k: Annotated[int, typer.Option(min=1, help="how many next tokens")] = 10,
@@ -37,7 +41,7 @@ def run(
     from treetune.workflow.predict import as_dict, predict
 
     predictions = predict(run_folder, data, output, columns=parse_columns(columns),
-                          max_refused_share=max_refused_share)
+                          max_refused_share=max_refused_share, record=record, log_text=log_text)
     if output is None or json_output:
         for each in predictions:
             print(json.dumps(as_dict(each), ensure_ascii=False))

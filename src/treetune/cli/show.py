@@ -9,6 +9,8 @@ from typing import Any
 
 from treetune.core.language import say
 
+WARNINGS = {"lock_taken_over", "allowed_change", "other_software", "best_lost", "halved", "bad_loss", "stalled"}
+
 
 class Watcher:
     """Shows events of a run on standard error."""
@@ -54,6 +56,12 @@ class Watcher:
             return say("saved {path}", path=event["path"])
         if kind == "early_stop":
             return say("no gain any more: stopped at step {step}", step=event["step"])
+        if kind in WARNINGS:
+            return warning_line(event)
+        if kind in ("plan", "probe", "account", "no_plan"):
+            from treetune.cli.show_plan import account_line, plan_line
+
+            return account_line(event) if kind == "account" else plan_line(event)
         if kind == "predicting":
             return say("predicting {rows} rows with {system}", rows=event["rows"], system=event["system"])
         return ""
@@ -67,6 +75,30 @@ class Watcher:
             step=event["step"], of=event["of"], loss=event["loss"], rate=event["learning_rate"],
             speed=event["row_tokens"] / max(1e-9, event["seconds"]), left=clock(left),
         )
+
+
+def warning_line(event: dict[str, Any]) -> str:
+    """Something that goes on, but that somebody should know."""
+    kind = event["event"]
+    if kind == "lock_taken_over":
+        return say("the process that worked on this run before is gone (pid {pid} on {host}); going on in its place",
+                   **_only(event, "pid", "host"))
+    if kind == "allowed_change":
+        return say("changed as allowed: {key} was {before}, is {now}", **_only(event, "key", "before", "now"))
+    if kind == "other_software":
+        return say("other software than the checkpoint's: {changed}; the result need not be the same to the byte",
+                   changed=", ".join(f"{name} {old} -> {new}" for name, (old, new) in event["changed"].items()))
+    if kind == "best_lost":
+        return say("the checkpoint of the best step {best_step} is broken ({found}); the best of what follows is kept",
+                   **_only(event, "best_step", "found"))
+    if kind == "halved":
+        return say("memory ran out ({found}): passes are half as large from here on; the rows of a step stay the same",
+                   found=event["found"])
+    if kind == "bad_loss":
+        return say("step {step}: {found}; {left_out_steps} steps are left out of training ({rows})",
+                   **_only(event, "step", "found", "left_out_steps", "rows"))
+    return say("step {step} has been running for {seconds:.0f} s, usually {usual_seconds:.1f} s",
+               **_only(event, "step", "seconds", "usual_seconds"))
 
 
 def _only(event: Mapping[str, Any], *names: str) -> dict[str, Any]:

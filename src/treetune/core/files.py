@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,24 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         RunError: E5001 no space, E5002 no permission, E5003 other failure of the disk.
     """
+    write_chunks(path, [data])
+
+
+def write_chunks(path: Path, chunks: Iterable[Any]) -> dict[str, Any]:
+    """The same piece by piece, for what should not stand in memory twice; gives ``bytes`` and ``sha256``.
+
+    Args:
+        chunks: bytes, or whatever else shows its memory as bytes.
+    """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    digest, size = hashlib.sha256(), 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as handle:
-            handle.write(data)
+            for chunk in chunks:
+                handle.write(chunk)
+                digest.update(chunk)
+                size += memoryview(chunk).nbytes
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, path)
@@ -35,6 +49,14 @@ def write_bytes(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise disk_error(error, path) from error
+    return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def sweep(folder: Path) -> None:
+    """Take away what writers that were killed have left half-written in ``folder``."""
+    for junk in folder.glob(".*.tmp-*"):
+        with contextlib.suppress(OSError):
+            junk.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -71,6 +93,14 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync_files(folder: Path) -> None:
+    """Make every file of a folder durable that other libraries have written, and then the folder itself."""
+    for path in folder.iterdir():
+        if path.is_file():
+            sync_folder(path)  # a descriptor is a descriptor
+    sync_folder(folder)
+
+
 def disk_error(error: OSError, path: Path) -> RunError:
     """The user's error for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -97,11 +127,12 @@ def file_digest(path: Path) -> str:
 
 
 def model_digest(folder: Path) -> str:
-    """Tells model folders apart without reading all of them: names and sizes of weights and settings, and of each file
-    its first and last megabyte. "" where there is no such folder (a hub name: its revision tells it apart).
+    """Tells model folders apart without reading all of them: names and sizes of weights, settings and tokenizer files,
+    and of each its first and last megabyte. "" where there is no such folder (a hub name: its revision tells it apart).
     """
     found: dict[str, Any] = {}
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]) if folder.is_dir() else []:
+    kinds = ("*.safetensors", "*.json", "*.model", "*.txt")
+    for path in sorted(path for kind in kinds for path in folder.glob(kind)) if folder.is_dir() else []:
         with open(path, "rb") as handle:
             ends = handle.read(CHUNK_BYTES)
             handle.seek(max(0, path.stat().st_size - CHUNK_BYTES))
@@ -152,6 +183,15 @@ class RunFolder:
     @property
     def gate(self) -> Path:
         return self.root / "gate.json"
+
+    @property
+    def fairness(self) -> Path:
+        return self.root / "audit" / "fairness.json"
+
+    @property
+    def trust(self) -> Path:
+        """What is kept of answers under a gate: drift watch, audit log, review queue."""
+        return self.root / "trust"
 
     @property
     def quarantine(self) -> Path:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from importlib import resources
 
 LANGUAGES = ("en", "zh")
 _chosen = ""
+_asked: ContextVar[str] = ContextVar("language", default="")
 
 
 def choose_language(name: str) -> None:
@@ -25,12 +29,24 @@ def choose_language(name: str) -> None:
 
 def language() -> str:
     """The language in force."""
+    if asked := _asked.get():
+        return asked
     if _chosen:
         return _chosen
     for key in ("LC_ALL", "LC_MESSAGES", "LANG"):
         if value := os.environ.get(key, ""):
             return "zh" if value.lower().startswith("zh") else "en"
     return "en"
+
+
+@contextmanager
+def speaking(name: str) -> Iterator[None]:
+    """Another language for what is said inside, in this thread or task alone; ``""`` changes nothing."""
+    token = _asked.set(name if name in LANGUAGES else _asked.get())
+    try:
+        yield
+    finally:
+        _asked.reset(token)
 
 
 @cache

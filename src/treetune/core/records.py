@@ -141,12 +141,20 @@ class TokenTree:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a decision is what it is: a stable code, a sentence, and where they apply the value and its limit."""
+    """Why a decision is what it is: a stable code, a sentence, and where they apply the value and its limit.
+
+    Attributes:
+        evidence: the piece of text that a check found fault with. span: its characters (start, end) in ``place``,
+            which is ``answer``, ``source`` or ``question``; None where nothing is in one place.
+    """
 
     code: str
     text: str
     value: float | None = None
     limit: float | None = None
+    evidence: str = ""
+    span: tuple[int, int] | None = None
+    place: str = "answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +167,8 @@ class Decision:
         score: what the gate compares with its threshold. reasons: () for accept.
         labels: those that are possible, the likeliest first; () for tasks without labels.
         guarantee: the promise the decision stands under, a sentence. valid: whether it is in force.
+        flags: what checks noticed that does not change the verdict. audited: drawn by lot for a person to look at
+            whatever the verdict, so that the promise can be watched.
     """
 
     verdict: str
@@ -168,6 +178,8 @@ class Decision:
     labels: tuple[str, ...]
     guarantee: str
     valid: bool
+    flags: tuple[Reason, ...] = ()
+    audited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,16 @@ class LoopSettings(BaseModel):
     early_stopping_patience: int = Field(
         0, ge=0, description="stop after this many evaluations without a better loss; 0: never"
     )
+    on_bad_loss: Literal["stop", "skip", "rollback"] = Field(
+        "stop", description="a loss or gradient that is no number: stop; skip the step; or rollback to the newest "
+        "checkpoint and leave out the steps since"
+    )
+    bad_loss_factor: float = Field(
+        0.0, ge=0, description="a loss this many times the usual one counts as bad, too; 0: never"
+    )
+    max_memory_gb: float = Field(
+        0.0, ge=0, description="memory the process may use; passes halve once when it runs out; 0: no ceiling"
+    )
     bf16: bool = Field(False, description="bfloat16 autocast, where the device has it")
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
     torch_threads: int = Field(0, ge=0, description="CPU threads; 0: as many as there are cores")
@@ -80,10 +90,27 @@ class TuneSettings(LoopSettings):
     max_refused_share: float = Field(0.05, ge=0, le=1, description="stop when more rows than this are refused")
     max_length: int = Field(0, ge=0, description="tokens a row may have; 0: the model's window")
     max_new_tokens: int = Field(0, ge=0, description="tokens an answer may have; 0: the task's default")
+    no_repeat_ngram_size: int = Field(
+        0, ge=0, description="no run of this many tokens comes twice in a generated answer; 0: it may"
+    )
+    answers_from: Literal["auto", "source", "anything"] = Field(
+        "auto", description="source: a decoder's answer to a question is a piece of the context, or that there is "
+        "none; anything: whatever it writes; auto: source where the task's answers are checked to be such pieces"
+    )
     prompt_language: Literal["auto", "en", "zh"] = Field("auto", description="language of the instruction")
     lora_r: int = Field(0, ge=0, description="rank of LoRA adapters; 0: tune all weights")
     lora_alpha: int = Field(16, ge=1, description="scale of LoRA adapters")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of LoRA adapters")
+    use_dora: bool = Field(False, description="LoRA that learns the size of each weight's columns apart (DoRA)")
+    use_rslora: bool = Field(False, description="LoRA scaled by the root of its rank, for high ranks (rsLoRA)")
+    load_in: Literal["", "8bit", "4bit"] = Field(
+        "", description="hold the frozen base under LoRA in 8bit or 4bit (extra: quantized)"
+    )
+    freeze_layers: int = Field(0, ge=0, description="hold the embeddings and this many first layers as they are")
+    freeze_base: bool = Field(False, description="train the head alone (of a decoder: its last norm)")
+    distill_from: str | None = Field(None, description="run or model whose probabilities are learnt beside the labels")
+    distill_temperature: float = Field(2.0, gt=0, description="softens teacher and student; 1: as they are")
+    distill_weight: float = Field(0.5, ge=0, le=1, description="share of the teacher in the loss; 0: labels alone")
     layout: Literal["tree", "packed", "padded"] = Field(
         "tree", description="tree: shared prefixes computed once; packed: padding-free rows; padded: plain"
     )
@@ -91,7 +118,17 @@ class TuneSettings(LoopSettings):
         "auto", description="grouped: rows with the same source (passage, document) follow one another, so that trees "
         "share it; shuffled: all rows at random; auto: grouped where sources repeat"
     )
-    max_tokens_per_pass: int = Field(768, ge=64, description="unique tokens of one packed forward pass")
+    max_tokens_per_pass: int = Field(1280, ge=64, description="unique tokens of one packed forward pass")
+    max_time: str = Field("", description="time the run may take, e.g. 90m or 1h30m; then it saves and stops")
+    max_energy: float = Field(0.0, ge=0, description="kilowatt-hours the run may take; 0: no limit")
+    max_cost: float = Field(0.0, ge=0, description="money the run may cost, in the unit of the prices; 0: no limit")
+    price_per_hour: float | None = Field(None, ge=0, description="price of an hour of one device")
+    price_per_kwh: float | None = Field(None, ge=0, description="price of a kilowatt-hour")
+    grid: str = Field("", description="electricity: a country's code (de, cn, us) or grams of CO2 a kilowatt-hour; "
+                      "default: the world's mean")
+    energy_meter: Literal["auto", "codecarbon"] = Field(
+        "auto", description="auto: the machine's own counters (RAPL, NVML), else an estimate; codecarbon: its figure"
+    )
 
 
 class TextSource(BaseModel):
@@ -114,6 +151,9 @@ class PretrainSettings(LoopSettings):
     data_root: str = Field(".", description="folder that relative paths of the sources start from")
     held_out_tokens: int = Field(20_000, ge=1, description="tokens of each source kept out of training, at most 5 %")
     total_tokens: int = Field(ge=1, description="training tokens in all, before epochs")
+    init_from: str | None = Field(
+        None, description="model to go on from (gpt3, a folder, or a hub name): its shape and its tokenizer are kept"
+    )
     tokenizer: str | None = Field(None, description="folder of a tokenizer to keep; else one is trained")
     vocab_size: int = Field(8192, ge=300, description="entries of the byte-level BPE")
     tokenizer_bytes: int = Field(40_000_000, ge=1000, description="bytes of text the BPE is trained on")

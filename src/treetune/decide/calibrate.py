@@ -2,6 +2,8 @@
 
 The gate does not need it (its threshold is on the score), people do. Temperature: Guo et al. 2017, "On Calibration
 of Modern Neural Networks", here on the answer's log-odds. Logistic: Platt 1999. Isotonic: Zadrozny & Elkan 2002.
+Inductive Venn-Abers: Vovk, Petej & Fedorova 2015, "Large-scale probabilistic predictors with and without guarantees
+of validity".
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from treetune.metrics.statistics import mean_statistics, ratio
 
 TEMPERATURES = np.geomspace(0.05, 20, 241)
 ISOTONIC_ROWS = 200
+VENN_ABERS_ROWS = 400
+VENN_ABERS_PLACES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,8 @@ class Calibrator:
     """A monotone map from a score to a confidence.
 
     Attributes:
-        kind: ``plain`` (the score is a probability already), ``temperature``, ``logistic`` or ``isotonic``.
+        kind: ``plain`` (the score is a probability already), ``temperature``, ``logistic``, ``isotonic`` or
+            ``venn_abers``.
         temperature: divides the log-odds. logistic: on the score, or on its log-odds where it is a probability.
         knots: (K, 2) score and confidence, rising; straight lines between.
     """
@@ -72,6 +77,8 @@ def fit_calibrator(kind: str, scores: FloatArray, wrong: BoolArray, is_probabili
         return Calibrator(kind, is_probability, logistic=fitted)
     if kind == "isotonic":
         return Calibrator(kind, is_probability, knots=isotonic_knots(scores, ~wrong))
+    if kind == "venn_abers":
+        return Calibrator(kind, is_probability, knots=venn_abers_knots(scores, ~wrong))
     return Calibrator("plain", is_probability)
 
 
@@ -85,7 +92,8 @@ def choose_calibrator(
     """
     first = "plain" if is_probability else "logistic"
     kinds = [first, *(["temperature"] if is_probability else []), "logistic"]
-    kinds = list(dict.fromkeys(kinds + (["isotonic"] if len(scores) >= ISOTONIC_ROWS else [])))
+    kinds = list(dict.fromkeys(kinds + (["isotonic"] if len(scores) >= ISOTONIC_ROWS else [])
+                              + (["venn_abers"] if len(scores) >= VENN_ABERS_ROWS else [])))
     losses = {kind: _held_out_losses(kind, scores, wrong, groups, is_probability) for kind in kinds}
     best, lowest = first, float(losses[first].mean())
     base = mean_statistics(losses[first].tolist(), "brier").rows
@@ -121,6 +129,25 @@ def isotonic_knots(scores: FloatArray, right: BoolArray) -> tuple[tuple[float, f
         value = float(np.clip(good / rows, doubt, 1 - doubt))
         knots += [(start, value), (end, value)]
     return tuple(dict.fromkeys(knots))
+
+
+def venn_abers_knots(scores: FloatArray, right: BoolArray) -> tuple[tuple[float, float], ...]:
+    """Score and confidence at ``VENN_ABERS_PLACES`` scores: isotonic fits with the new row taken as wrong (p0) and as
+    right (p1) bracket its chance; p1 / (1 - p0 + p1) is the one number that loses least whichever holds.
+    """
+    from scipy.optimize import isotonic_regression
+
+    places, owner = np.unique(scores, return_inverse=True)
+    rows, good = np.bincount(owner).astype(float), np.bincount(owner, weights=right)
+    looked_at = np.unique(np.linspace(0, len(places) - 1, VENN_ABERS_PLACES).round().astype(int))
+    knots = []
+    for place in looked_at:
+        added = rows.copy()
+        added[place] += 1
+        low, high = (isotonic_regression((good + (np.arange(len(places)) == place) * outcome) / added,
+                                         weights=added).x[place] for outcome in (0, 1))
+        knots.append((float(places[place]), float(high / (1 - low + high))))
+    return tuple(knots)
 
 
 def _held_out_losses(

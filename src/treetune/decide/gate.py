@@ -6,7 +6,7 @@ order of the thresholds, and a calibration side, which alone decides how far tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +14,9 @@ import numpy as np
 
 from treetune.core.errors import DataError
 from treetune.core.files import value_digest
-from treetune.core.records import Prediction
+from treetune.core.records import FloatArray, Prediction, Reason
 from treetune.core.seeds import seed_of
+from treetune.decide.by_group import fit_groups
 from treetune.decide.calibrate import Calibrator, choose_calibrator, is_probability
 from treetune.decide.scores import PLAIN, ScoreChoice, choose_score
 from treetune.decide.sequence import Promise, Walk, rows_needed, thresholds_to_test, walk
@@ -31,9 +32,10 @@ from treetune.metrics.selective import (
 )
 from treetune.metrics.statistics import nothing_to_score
 
-FORMAT = 1
+FORMAT = 2
 TUNE_SHARE = 0.4
 MAX_POINTS = 100
+MIN_FIRED = 20  # tune rows a check must have fired on before it may be found useless there
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +44,16 @@ class Judged:
 
     Attributes:
         wrong: (N,). groups: rows of one group share a source and may err together. truths: right labels, "" elsewhere.
+        findings: what the checks found in each answer, () without checks. parts: the value each row has in the column
+            that guarantees are given by, () without one.
     """
 
     predictions: tuple[Prediction, ...]
     wrong: BoolArray
     groups: tuple[str, ...]
     truths: tuple[str, ...]
+    findings: tuple[tuple[Reason, ...], ...] = ()
+    parts: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -55,7 +61,26 @@ class Judged:
     def take(self, places: Sequence[int]) -> Judged:
         """These rows, in this order."""
         return Judged(tuple(self.predictions[place] for place in places), self.wrong[list(places)],
-                      tuple(self.groups[place] for place in places), tuple(self.truths[place] for place in places))
+                      tuple(self.groups[place] for place in places), tuple(self.truths[place] for place in places),
+                      tuple(self.findings[place] for place in places) if self.findings else (),
+                      tuple(self.parts[place] for place in places) if self.parts else ())
+
+    def stopped(self, checks: Iterable[str]) -> BoolArray:
+        """(N,) whether one of the ``checks`` found something."""
+        named = frozenset(checks)
+        return np.array([any(each.code in named for each in own) for own in self.findings or ((),) * len(self)],
+                        dtype=bool)
+
+
+def joined(parts: Sequence[Judged]) -> Judged:
+    """One after the other."""
+    with_parts = any(each.parts for each in parts)
+    return Judged(
+        tuple(own for each in parts for own in each.predictions), np.concatenate([each.wrong for each in parts]),
+        tuple(own for each in parts for own in each.groups), tuple(own for each in parts for own in each.truths),
+        tuple(own for each in parts for own in each.findings or ((),) * len(each)),
+        tuple(own for each in parts for own in each.parts or ("",) * len(each)) if with_parts else (),
+    )
 
 
 def split_judged(judged: Judged, tune_share: float = TUNE_SHARE) -> tuple[Judged, Judged]:
@@ -84,12 +109,34 @@ def one_per_group(judged: Judged) -> Judged:
     return judged.take(sorted(place for _, place in drawn.values()))
 
 
-def fit_gate(tune: Judged, calibration: Judged, promise: Promise, *, every_row: bool = False) -> dict[str, Any]:
+def useless_checks(tune: Judged, flag_only: Iterable[str] = ()) -> tuple[str, ...]:
+    """Checks that the tune rows show to be of no use: they fire on ``MIN_FIRED`` rows or more, and these are not
+    oftener wrong than the others. They become flags.
+    """
+    found = []
+    for name in sorted({each.code for own in tune.findings for each in own} - set(flag_only)):
+        fired = tune.stopped([name])
+        if fired.sum() >= MIN_FIRED and (fired.all() or tune.wrong[fired].mean() <= tune.wrong[~fired].mean()):
+            found.append(name)
+    return tuple(found)
+
+
+def scores_under(score: ScoreChoice, judged: Judged, checks: Iterable[str]) -> FloatArray:
+    """(N,) scores; minus infinity, so never accepted, for an answer with a fault or stopped by a check."""
+    return np.where(judged.stopped(checks), -np.inf, score.values(judged.predictions))
+
+
+def fit_gate(
+    tune: Judged, calibration: Judged, promise: Promise, *, every_row: bool = False,
+    checks: Sequence[str] = (), flag_only: Sequence[str] = (), by: str = "",
+) -> dict[str, Any]:
     """Set the gate; what it returns goes into ``gate.json`` and comes back as `Gate`.
 
     Args:
         every_row: count every calibration row by itself, also where several share a source. Only right when their
             errors are independent.
+        checks: all that were run. flag_only: those of them that never change a verdict. by: name of the column in
+            ``parts``; with it the bound holds within every group by itself, all of them together.
 
     Raises:
         DataError: E1502 a source stands on both sides. E1402 a side without rows.
@@ -99,7 +146,8 @@ def fit_gate(tune: Judged, calibration: Judged, promise: Promise, *, every_row: 
         raise nothing_to_score()
     used = calibration if every_row else one_per_group(calibration)
     score, candidates = choose_score(tune.predictions, tune.wrong, tune.groups)
-    tuned, scores = score.values(tune.predictions), score.values(used.predictions)
+    stopping = tuple(name for name in checks if name not in {*flag_only, *useless_checks(tune, flag_only)})
+    tuned, scores = scores_under(score, tune, stopping), scores_under(score, used, stopping)
     order = thresholds_to_test(tuned, tune.wrong, len(used), promise)
     walked = walk(order, scores, used.wrong, promise)
     sound = np.isfinite(tuned)
@@ -107,12 +155,17 @@ def fit_gate(tune: Judged, calibration: Judged, promise: Promise, *, every_row: 
         tuned[sound], tune.wrong[sound], [group for group, good in zip(tune.groups, sound, strict=True) if good],
         is_probability(score.name),
     ) if sound.any() else (Calibrator("plain", is_probability=True), {})
+    groups = fit_groups(by, (tuned, tune), (scores, used), promise) if by else None
     return {
-        "threshold": walked.threshold, "max_error": promise.max_error, "confidence": promise.confidence,
+        "threshold": walked.threshold if groups is None else groups["lowest"],
+        "max_error": promise.max_error, "confidence": promise.confidence,
         "score": score.as_dict(), "candidates": [asdict(each) for each in candidates],
         "calibrator": calibrator.as_dict(), "brier": briers,
         "rows": {"tune": len(tune), "calibration": len(calibration), "tested": len(used), "every_row": every_row},
-        "test": _test_record(walked), "accepted": _accepted(walked, len(used)),
+        "checks": {"stop": list(stopping), "flag": [name for name in checks if name not in stopping],
+                   "fired": _fired(tune, used, checks)},
+        "by": groups, "test": _test_record(walked),
+        "accepted": _accepted(walked, len(used)) if groups is None else _accepted_by(groups, len(used)),
         "needed": _needed(tuned, scores, tune, used, promise, len(tune) + len(calibration)),
         "sets": _sets(used, promise), "measured": _measured(scores, used, calibrator),
     }
@@ -131,6 +184,16 @@ def refuse_shared(tune: Judged, calibration: Judged) -> None:
                         do="take them out of one of the two")
 
 
+def _fired(tune: Judged, used: Judged, checks: Iterable[str]) -> dict[str, Any]:
+    """Of each check: rows of both sides that it fired on, and how many of them were wrong."""
+    both = [(side.stopped([name]), side.wrong, name) for name in checks for side in (tune, used)]
+    found: dict[str, dict[str, int]] = {name: {"rows": 0, "wrong": 0} for name in checks}
+    for fired, wrong, name in both:
+        found[name]["rows"] += int(fired.sum())
+        found[name]["wrong"] += int((fired & wrong).sum())
+    return found
+
+
 def _test_record(walked: Walk) -> dict[str, Any]:
     finite = [float(value) if np.isfinite(value) else None for value in walked.thresholds]
     return {"thresholds": finite, "accepted": walked.num_accepted.tolist(), "wrong": walked.num_wrong.tolist(),
@@ -142,6 +205,12 @@ def _accepted(walked: Walk, num_rows: int) -> dict[str, Any]:
     passed = walked.threshold is not None
     count = int(walked.num_accepted[walked.place]) if passed else 0
     wrong = int(walked.num_wrong[walked.place]) if passed else 0
+    return {"rows": count, "wrong": wrong, "share": asdict(wilson(count / num_rows, num_rows))}
+
+
+def _accepted_by(groups: Mapping[str, Any], num_rows: int) -> dict[str, Any]:
+    """The same over all groups."""
+    count, wrong = (sum(each[name] for each in groups["groups"].values()) for name in ("accepted", "wrong"))
     return {"rows": count, "wrong": wrong, "share": asdict(wilson(count / num_rows, num_rows))}
 
 
@@ -199,6 +268,29 @@ class Gate:
     limits: Mapping[str, float]
     scope: Mapping[str, str]
     record: Mapping[str, Any]
+
+    @property
+    def stopping(self) -> tuple[str, ...]:
+        """Checks that keep an answer from being accepted."""
+        return tuple((self.record.get("checks") or {}).get("stop", ()))
+
+    @property
+    def groups(self) -> Mapping[str, Any] | None:
+        """By value of ``record["by"]["column"]`` what stands of each group; None without such a column."""
+        by = self.record.get("by")
+        return None if by is None else by["groups"]
+
+    def threshold_of(self, part: str) -> float | None:
+        """The threshold for a row of that group; None where nothing of it is accepted."""
+        if self.groups is None:
+            return self.threshold
+        threshold: float | None = self.groups.get(part, {}).get("threshold")
+        return threshold
+
+    @staticmethod
+    def score_of(record: Mapping[str, Any]) -> ScoreChoice:
+        """The score of a gate's record."""
+        return ScoreChoice.from_dict(record["score"])
 
     @staticmethod
     def from_record(record: Mapping[str, Any]) -> Gate:

@@ -16,6 +16,7 @@ import numpy as np
 from treetune.core.records import FloatArray, IntArray, Prediction
 from treetune.core.seeds import generator, seed_of
 from treetune.decide.logistic import Logistic, fit_logistic, log_odds
+from treetune.decide.support import TEXT_SCORES
 from treetune.metrics.interval import cluster_ids
 from treetune.metrics.selective import (
     BoolArray,
@@ -37,7 +38,8 @@ Features = Mapping[str, FloatArray]
 
 def features_of(prediction: Prediction) -> dict[str, float]:
     """Every score of one prediction: ``probability`` always; ``margin`` to the runner-up and ``negative_entropy`` in
-    nats over the labels, ``mean_log_prob`` and ``min_log_prob`` of the answer's tokens in nats, where there are such.
+    nats over the labels, ``mean_log_prob`` and ``min_log_prob`` of the answer's tokens in nats, and the scores of
+    `treetune.decide.support`, where there are such.
     """
     found = {PLAIN: float(prediction.scores[PLAIN])}
     if "margin" in prediction.scores:
@@ -48,6 +50,7 @@ def features_of(prediction: Prediction) -> dict[str, float]:
     if prediction.token_log_probs:
         found["mean_log_prob"] = sum(prediction.token_log_probs) / len(prediction.token_log_probs)
         found["min_log_prob"] = min(prediction.token_log_probs)
+    found |= {name: float(prediction.scores[name]) for name in TEXT_SCORES if name in prediction.scores}
     return found
 
 

@@ -13,6 +13,13 @@ def guarantee(record: Mapping[str, Any]) -> str:
     """The promise of a gate (the record of ``gate.json``) in one sentence."""
     if record["threshold"] is None:
         return say("No guarantee: this gate accepts nothing and sends every answer to a person.")
+    if record.get("by"):
+        return say(
+            "Of the answers this gate accepts within each group of {column}, at most {max_error} % are wrong, where "
+            "wrong means: {wrong}; a gate set this way on other rows would break that promise for any group at most "
+            "{failures} times in 100.", column=record["by"]["column"], max_error=percent(record["max_error"]),
+            wrong=parse_wrong(record["wrong"]).in_words(), failures=percent(1 - record["confidence"]),
+        )
     return say(
         "Of the answers this gate accepts, at most {max_error} % are wrong, where wrong means: {wrong}; a gate set "
         "this way on other rows would break that promise at most {failures} times in 100.",
@@ -65,6 +72,30 @@ def outcome(record: Mapping[str, Any]) -> list[str]:
     else:
         lines.append(say("At the error rate seen so far these {have} rows are close to enough; some more may do.",
                          have=needed["have"]))
+    return lines
+
+
+def drift_lines(state: Mapping[str, Any]) -> list[str]:
+    """What the watch over the rows that come in says (`treetune.workflow.decider.drift_state`)."""
+    audited, lines = state["audited"], []
+    if state["alarm_chance"] is None:
+        return [say("There is nothing to compare new rows with: its file was changed. Set the gate again.")]
+    if state["raised_at"] is not None:
+        lines.append(say("Alarm after {raised} of {rows} rows: they are not like those the gate was set on. Nothing is "
+                         "accepted until it is set again.", raised=state["raised_at"], rows=state["rows"]))
+    else:
+        lines.append(say("Quiet after {rows} rows (evidence {capital}, alarm at {limit}; a false alarm ever has chance "
+                         "{chance} %).", rows=state["rows"], capital=f"{state['capital']:.3g}",
+                         limit=f"{1 / state['alarm_chance']:g}", chance=percent(state["alarm_chance"])))
+    if audited["alarm"] is not None:
+        lines.append(say("Alarm by {rows} accepted answers that people looked at: {wrong} were wrong, more than the "
+                         "gate allows.", rows=audited["rows"], wrong=audited["wrong"]))
+    elif audited["rows"]:
+        lines.append(say("Of {rows} accepted answers that people looked at {wrong} were wrong: error between {low} and "
+                         "{high} % at any time so far.", rows=audited["rows"], wrong=audited["wrong"],
+                         low=percent(audited["low"]), high=percent(audited["high"])))
+    else:
+        lines.append(say("No accepted answer of the random sample was reviewed yet: run treetune review."))
     return lines
 
 

@@ -12,18 +12,71 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from treetune.core.errors import ModelError
+from treetune.core.errors import ModelError, UsageError
 from treetune.core.files import model_digest, write_json
+from treetune.core.settings import TuneSettings
+from treetune.models.embedded import resolve
 
 ADAPTER_CONFIG = "adapter_config.json"
 BASE_FILE = "base.json"
+WHOLE_HEADS = ("SEQ_CLS", "QUESTION_ANS")
+"""What peft calls the tasks whose head is small, no language, and trained whole beside the adapters."""
+
+
+def refuse_combination(settings: TuneSettings) -> None:
+    """Settings that contradict one another, found before anything is loaded.
+
+    Raises:
+        UsageError: E2007 two that exclude each other, E2008 one that needs another.
+        ModelError: E3020 the base is an adapter itself.
+    """
+    given = {"lora_r": settings.lora_r, "freeze_layers": settings.freeze_layers, "freeze_base": settings.freeze_base,
+             "random_init": settings.random_init, "use_dora": settings.use_dora, "use_rslora": settings.use_rslora,
+             "load_in": settings.load_in}
+    apart = (("lora_r", "freeze_layers"), ("lora_r", "freeze_base"), ("freeze_layers", "freeze_base"),
+             ("lora_r", "random_init"))  # of random weights under adapters nothing would be saved
+    for one, other in apart:
+        if given[one] and given[other]:
+            raise UsageError("E2007", "{one} and {other} exclude each other", one=flag_of(one), other=flag_of(other),
+                             where=settings.output_dir, do="leave one of them out")
+    for name in ("use_dora", "use_rslora", "load_in"):
+        if given[name] and not settings.lora_r:
+            raise UsageError("E2008", "{one} needs {other}", one=flag_of(name), other="--lora-r",
+                             where=settings.output_dir, do="add --lora-r, e.g. --lora-r 8")
+    if (Path(str(resolve(settings.model))) / ADAPTER_CONFIG).is_file():
+        raise ModelError("E3020", "the base model is itself an adapter", where=settings.model,
+                         found=ADAPTER_CONFIG, do="merge it into its base first, then tune the merged model")
+
+
+def flag_of(name: str) -> str:
+    """``lora_r`` as it stands on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def adapt(model: Any, settings: TuneSettings, task: str, fresh: Sequence[str] = ()) -> Any:
+    """The model with the part to train that the settings ask for: adapters, later layers, the head, or all of it.
+
+    Args:
+        task: what peft calls the head. fresh: weights that the base's files lack.
+    """
+    if settings.lora_r:
+        return add_lora(model, settings.lora_r, settings.lora_alpha, settings.lora_dropout, task,
+                        dora=settings.use_dora, rank_stabilised=settings.use_rslora, fresh=fresh)
+    if settings.freeze_layers or settings.freeze_base:
+        from treetune.models.freeze import freeze_base, freeze_layers
+
+        if settings.freeze_base:
+            freeze_base(model, tuple(fresh))
+        else:
+            freeze_layers(model, settings.freeze_layers)
+    return model
 
 
 def add_lora(
     model: Any, rank: int, alpha: int, dropout: float, task: str = "CAUSAL_LM", *, dora: bool = False,
     rank_stabilised: bool = False, fresh: Sequence[str] = (),
 ) -> Any:
-    """The model with fresh adapters on all its linear layers but the head; only they are trainable.
+    """The model with fresh adapters on all its linear layers but the head; only they and `head_modules` are trainable.
 
     Args:
         dora: learn the size of each weight's columns beside its direction. rank_stabilised: scale by the root of the
@@ -36,9 +89,22 @@ def add_lora(
     transposed = any(isinstance(module, Conv1D) for module in model.modules())  # GPT-2 keeps its matrices that way
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear",
                         task_type=task, fan_in_fan_out=transposed, use_dora=dora, use_rslora=rank_stabilised,
-                        modules_to_save=fresh_modules(model, fresh) or None)
+                        modules_to_save=sorted({*fresh_modules(model, fresh), *head_modules(model, task)}) or None)
     with quiet_peft():
         return get_peft_model(model, config)
+
+
+def head_modules(model: Any, task: str) -> list[str]:
+    """The linear layers right at the top of a model that gives labels or spans, by name: its head.
+
+    They are trained and saved whole, so no adapter may go onto them. peft 0.21 keeps that rule for label heads by
+    name, but notes a span head as saved whole only after it has adapted it, and then fails on its own adapter.
+    """
+    if task not in WHOLE_HEADS:
+        return []
+    from torch import nn
+
+    return [name for name, module in model.named_children() if type(module) is nn.Linear]
 
 
 def fresh_modules(model: Any, fresh: Sequence[str]) -> list[str]:
@@ -75,8 +141,8 @@ def attach_adapter(model: Any, folder: Path, name: str = "default") -> Any:
                          found=" ".join(str(error).split())[:300], do="name the base it was trained on") from error
 
 
-def name_base(model: Any, name: str, place: str, folder: Path) -> None:
-    """Write the base's name and digest beside an adapter that is about to be saved in ``folder``.
+def save_adapter(model: Any, name: str, place: str, folder: Path) -> None:
+    """Write the adapter with the base's name and digest beside it.
 
     Short names and hub names stay as they are; a folder is named by the way to it from ``folder``, so that both can
     be moved together, and be on another machine.
@@ -86,6 +152,8 @@ def name_base(model: Any, name: str, place: str, folder: Path) -> None:
     """
     shown = os.path.relpath(Path(name).resolve(), folder.resolve()) if Path(name).is_dir() else name
     model.peft_config["default"].base_model_name_or_path = shown
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's own card shows the machine's paths
     write_json(folder / BASE_FILE, {"name": shown, "digest": model_digest(Path(place))})
 
 

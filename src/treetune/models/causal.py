@@ -14,6 +14,7 @@ __all__ = ["batches_of", "loss_sum"]
 AUTO_CLASS = "AutoModelForCausalLM"
 PEFT_TASK = "CAUSAL_LM"
 BRANCHES = True
+PACKS = True
 MAX_LENGTH = 0
 
 

@@ -10,13 +10,14 @@ import torch
 
 from treetune.core.records import Example
 from treetune.models.decoder import LossSum
-from treetune.models.encoder import EncoderBatch, EncoderRow, batches_of, segment_ids_of
+from treetune.models.encoder import EncoderBatch, EncoderRow, batches_of, run_encoder, segment_ids_of
 from treetune.models.label_loss import at_least_float32
 
 __all__ = ["batches_of"]
 AUTO_CLASS = "AutoModelForSequenceClassification"
 PEFT_TASK = "SEQ_CLS"
 BRANCHES = False
+PACKS = True
 MAX_LENGTH = 0
 ROWS_PER_PASS = 32
 
@@ -53,7 +54,7 @@ def loss_sum(model: torch.nn.Module, batch: EncoderBatch) -> LossSum:
 
 def log_probs(model: torch.nn.Module, batch: EncoderBatch) -> torch.Tensor:
     """(B, labels) natural-log probabilities, in float32 (float64 for float64 models)."""
-    logits: torch.Tensor = model(**batch.inputs()).logits
+    logits: torch.Tensor = run_encoder(model, batch).logits
     return at_least_float32(logits).log_softmax(-1)
 
 

@@ -20,7 +20,7 @@ from typing import Any, Protocol, cast
 
 from treetune.core.errors import ModelError
 from treetune.core.records import Example, OutputKind
-from treetune.models.adapters import ADAPTER_CONFIG
+from treetune.models.adapters import ADAPTER_CONFIG, base_of
 from treetune.models.embedded import resolve
 from treetune.tasks.contract import Task, load_task, outputs_of, task_names
 
@@ -53,12 +53,14 @@ class Head(Protocol):
     Attributes:
         AUTO_CLASS: the class of transformers that loads it. PEFT_TASK: what peft calls it.
         BRANCHES: whether rows that share a beginning can be computed as a token tree.
+        PACKS: whether rows can stand side by side in one pass without padding.
         MAX_LENGTH: tokens a row may have where nobody says otherwise; 0: the model's window.
     """
 
     AUTO_CLASS: str
     PEFT_TASK: str
     BRANCHES: bool
+    PACKS: bool
     MAX_LENGTH: int
 
     def encode(self, examples: Sequence[Example], tokenizer: Any, max_length: int) -> list[Any]:
@@ -152,9 +154,8 @@ def configuration(name: str, revision: str | None = None) -> dict[str, Any]:
     Loading says what is wrong then: this looks only, and looks only once.
     """
     folder = Path(str(resolve(name)))
-    adapter = _object(folder / ADAPTER_CONFIG)
-    if adapter:
-        name = str(adapter.get("base_model_name_or_path") or "")
+    if _object(folder / ADAPTER_CONFIG):
+        name = base_of(folder)
         folder = Path(str(resolve(name)))
     if folder.exists() or name.startswith((".", "/", "~")):
         return _object(folder / "config.json")

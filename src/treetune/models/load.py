@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,21 +19,22 @@ from transformers import AutoConfig, AutoTokenizer
 import treetune.models.gpt3  # noqa: F401  (registers GPT-3 with the Auto classes)
 from treetune.core.errors import ModelError
 from treetune.core.seeds import seed_of
-from treetune.models.adapters import ADAPTER_CONFIG, attach_adapter
+from treetune.models.adapters import ADAPTER_CONFIG, attach_adapter, base_of, refuse_other_base
 from treetune.models.embedded import resolve
+from treetune.models.encoder import first_position
 from treetune.models.family import ENCODER, ENCODERS, family_of, load_head
 from treetune.models.hub import fetch
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
-CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code")
+CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code", "use_kernels", "kernel_config")
+BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,
+        "U16": 16, "U8": 8, "BOOL": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
+        "F8_E5M2FNUZ": 8, "F6_E2M3": 6, "F6_E3M2": 6, "F4": 4,
+        "C64": 64}
 MAX_HEADER_BYTES = 100_000_000
 NO_LIMIT = 10**9
 DEFAULT_WINDOW = 2048
 DEFAULT_SOURCE_WINDOW = 512
-OFFSET_POSITIONS = (
-    "camembert", "data2vec-text", "ibert", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
-    "xmod",
-)
 NEW_WEIGHTS = (
     "classifier", "qa_outputs", "pooler", "pre_classifier", "score", "sequence_summary", "logits_proj", "head.",
 )
@@ -44,6 +46,8 @@ class LoadedModel:
 
     Attributes:
         window: tokens a row may have. name: as the user gave it. head: see `treetune.models.family`.
+        place: the folder that the weights (of the base, for an adapter) were read from.
+        fresh: weights of the head that its files lack, which start random.
     """
 
     model: Any
@@ -51,11 +55,13 @@ class LoadedModel:
     window: int
     name: str
     head: str = "causal"
+    place: str = ""
+    fresh: tuple[str, ...] = ()
 
 
 def load_model(
     name: str, *, revision: str | None = None, random_init: bool = False, seed: int = 0, head: str = "causal",
-    labels: Sequence[str] = (),
+    labels: Sequence[str] = (), load_in: str = "", adapter_name: str = "default",
 ) -> LoadedModel:
     """Load by name: ``gpt3`` (shipped), ``minilm`` (an extra), a folder in Hugging Face layout, or a hub name.
 
@@ -63,11 +69,19 @@ def load_model(
         random_init: keep the shape and the tokenizer, start from random weights seeded by ``seed``.
         head: what the model is to do, see `treetune.models.family`; a head that the weights lack starts random.
         labels: names of the classes, for the head that has them.
+        load_in: ``8bit`` or ``4bit`` to hold the base that way, see `treetune.models.quantized`.
+        adapter_name: what an adapter is called in memory.
 
     Raises:
         ModelError: E3002 nothing there, E3003 pickle weights, E3004 remote code, E3005 broken files,
-            E3006 not a causal language model, E3007 no usable tokenizer, E3009 weights are missing.
+            E3006 not a causal language model, E3007 no usable tokenizer, E3009 weights are missing,
+            E3016, E3017 no ``load_in`` here, E3018 not the base of this adapter.
     """
+    held: dict[str, Any] = {}
+    if load_in:
+        from treetune.models.quantized import quantization_of
+
+        held = {"quantization_config": quantization_of(load_in)}
     place, adapter = locate(name, revision)
     auto = getattr(transformers, load_head(head).AUTO_CLASS)
     try:
@@ -78,25 +92,27 @@ def load_model(
         tokenizer.model_max_length = NO_LIMIT  # too long rows are cut and counted by us
         name_labels(config, labels)
         torch.manual_seed(seed_of(seed, "init"))  # of all weights, or of a head that the weights lack
+        fresh: tuple[str, ...] = ()
         if random_init:
             model = auto.from_config(config, trust_remote_code=False, dtype=torch.float32)
         else:
             with quiet_loading():
                 model, found = auto.from_pretrained(
                     place, config=config, trust_remote_code=False, use_safetensors=True,
-                    dtype=torch.float32, output_loading_info=True,
+                    dtype=torch.float32, output_loading_info=True, **held,
                 )
             refuse_missing(found, head, name)
+            fresh = tuple(sorted(found["missing_keys"]))
     except ModelError:
         raise
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise _load_error(name, error) from error
     if adapter is not None:
-        model = attach_adapter(model, adapter)
+        model = attach_adapter(model, adapter, adapter_name)
     refuse_useless(tokenizer, family_of(config.to_dict()), name)
     window = window_of(config)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return LoadedModel(model.to(device).eval(), tokenizer, window, name, head)
+    return LoadedModel(model.to(device).eval(), tokenizer, window, name, head, place, fresh)
 
 
 def name_labels(config: Any, labels: Sequence[str]) -> None:
@@ -144,11 +160,13 @@ def locate(name: str, revision: str | None = None, *, weights: bool = True) -> t
     adapter = folder if (folder / ADAPTER_CONFIG).is_file() else None
     if adapter is not None:
         refuse_unsafe(adapter, ADAPTER_CONFIG)
-        base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if not isinstance(base, str) or not base:
+        base = base_of(folder)
+        if not base:
             raise ModelError("E3005", "a file of the model is broken", where=str(folder / ADAPTER_CONFIG),
                              found="no base_model_name_or_path", do="fetch the model again")
         place = local(base, revision, weights)
+        if weights:  # else some of the files may not have been fetched
+            refuse_other_base(folder, Path(place))
     refuse_unsafe(Path(place))
     return place, adapter
 
@@ -197,9 +215,7 @@ def window_of(config: Any) -> int:
     """Tokens a row may have."""
     if not getattr(config, "max_position_embeddings", 0):
         return DEFAULT_SOURCE_WINDOW if config.is_encoder_decoder else DEFAULT_WINDOW
-    # RoBERTa and its kin count positions from behind the padding token
-    skipped = int(config.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
-    return int(config.max_position_embeddings) - skipped
+    return int(config.max_position_embeddings) - first_position(config)
 
 
 def refuse_useless(tokenizer: Any, family: str, name: str) -> None:
@@ -243,6 +259,24 @@ def refuse_unsafe(folder: Path, main: str = "config.json") -> None:
                          do="convert them to safetensors where you trust the source, then load the folder")
     for path in weights:
         check_header(path)
+    for path in folder.glob("*.safetensors.index.json"):
+        refuse_paths(json.loads(path.read_text(encoding="utf-8")), path)
+
+
+def refuse_paths(index: Any, path: Path) -> None:
+    """An index of weights may name files beside it only: no other folder, and no link out of this one.
+
+    Raises:
+        ModelError: E3005.
+    """
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict):
+        raise ModelError("E3005", "a file of the model is broken", where=str(path), found="no weight_map",
+                         do="fetch the model again")
+    for name in {str(shard) for shard in shards.values()}:
+        if "/" in name or "\\" in name or "\0" in name or not name.endswith(".safetensors"):
+            raise ModelError("E3005", "a file of the model is broken", where=f"{path}: weight_map", found=name[:200],
+                             allowed="names of .safetensors files in the same folder", do="fetch the model again")
 
 
 def refuse_code(content: Any, path: Path) -> None:
@@ -253,8 +287,8 @@ def refuse_code(content: Any, path: Path) -> None:
     if not isinstance(content, dict):
         return
     for key, value in content.items():
-        kernel = key.endswith(("attn_implementation", "attn_implementation_internal"))
-        if (key in CODE_KEYS and value) or (kernel and "/" in str(value)):
+        kernel = key.endswith(("_implementation", "_implementation_internal")) and "/" in str(value)
+        if (key in CODE_KEYS and value) or kernel:
             raise ModelError("E3004", "the model asks to run code of its own", where=f"{path}: {key}",
                              found=repr(value)[:200], allowed="model types that transformers itself knows",
                              do="choose a model that needs no remote code; treetune never runs it")
@@ -270,12 +304,29 @@ def check_header(path: Path) -> None:
             if length > min(size - 8, MAX_HEADER_BYTES):
                 raise ValueError(f"its header says {length} bytes, the file has {size}")
             header = json.loads(handle.read(length))
-        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        if 8 + length + end != size:
-            raise ValueError(f"{8 + length + end} bytes announced, {size} there")
+        check_tensors({name: entry for name, entry in header.items() if name != "__metadata__"}, size - 8 - length)
     except (ValueError, struct.error, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         raise ModelError("E3005", "a file of the model is broken", where=str(path), found=str(error),
                          do="fetch the model again") from error
+
+
+def check_tensors(entries: dict[str, Any], size: int) -> None:
+    """Tensors lie one behind the other without gap or overlap, each as long as its type and shape say.
+
+    Raises:
+        ValueError, TypeError, KeyError: they do not.
+    """
+    place = 0
+    for name, entry in sorted(entries.items(), key=lambda item: tuple(item[1]["data_offsets"][:2])):
+        start, end = entry["data_offsets"]
+        numbers = [*entry["shape"], start, end]
+        if any(type(number) is not int or number < 0 for number in numbers):
+            raise ValueError(f"{name[:80]}: sizes that are no sizes")
+        if start != place or (end - start) * 8 != math.prod(entry["shape"]) * BITS[entry["dtype"]]:
+            raise ValueError(f"{name[:80]}: bytes {start} to {end} are not where or as long as they must be")
+        place = end
+    if place != size:
+        raise ValueError(f"{place} bytes announced, {size} there")
 
 
 def _load_error(name: str, error: Exception) -> ModelError:

@@ -8,9 +8,8 @@ would get other numbers in other company, and neither padding nor a token tree w
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Iterator
+import warnings
 from importlib.util import find_spec
 from typing import Any
 
@@ -47,15 +46,17 @@ def refuse_device(bits: str, device: torch.device) -> None:
     Raises:
         ModelError: E3017.
     """
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # else a line for every 8-bit product about its inputs
     try:
-        import bitsandbytes
-        from bitsandbytes import functional
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)  # it scripts a part of itself
+            import bitsandbytes
+            from bitsandbytes import functional
 
         matrix = torch.eye(64, device=device)
         if bits == "8bit":
             layer = bitsandbytes.nn.Linear8bitLt(64, 64, bias=False, has_fp16_weights=False).to(device)
-            with quiet_kernels():
-                found = layer(matrix)
+            found = layer(matrix)
         else:
             found = functional.dequantize_4bit(*functional.quantize_4bit(matrix, quant_type="nf4"))
         if not bool(found.isfinite().all()):
@@ -70,15 +71,3 @@ def refuse_device(bits: str, device: torch.device) -> None:
 def is_quantized(model: Any) -> bool:
     """Whether a loaded model is held in 8 or 4 bits."""
     return getattr(model, "quantization_method", None) is not None
-
-
-@contextlib.contextmanager
-def quiet_kernels() -> Iterator[None]:
-    """Without a line for every 8-bit product about its inputs being cast."""
-    logger = logging.getLogger("bitsandbytes")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -24,6 +24,7 @@ from treetune.models.tokens import encode_texts, fit_prompt, special_ids
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
 PEFT_TASK = "SEQ_2_SEQ_LM"
 BRANCHES = False
+PACKS = False
 MAX_LENGTH = 0
 NO_LABEL = -100
 

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from treetune.core.errors import DataError
 from treetune.core.records import Example
 from treetune.models.decoder import LossSum
-from treetune.models.encoder import EncoderBatch, EncoderRow, batches_of, segment_ids_of
+from treetune.models.encoder import EncoderBatch, EncoderRow, batches_of, run_encoder, segment_ids_of
 from treetune.models.label_loss import at_least_float32
 
 __all__ = ["batches_of"]
 AUTO_CLASS = "AutoModelForQuestionAnswering"
 PEFT_TASK = "QUESTION_ANS"
 BRANCHES = False
+PACKS = True
 MAX_LENGTH = 384
 OVERLAP = 128
 LEAST_ROOM = 16
@@ -115,7 +116,7 @@ def loss_sum(model: torch.nn.Module, batch: EncoderBatch) -> LossSum:
 
 def log_probs(model: torch.nn.Module, batch: EncoderBatch) -> torch.Tensor:
     """(B, 2, L) natural-log probabilities of each token being the first, and the last, of the answer."""
-    found = model(**batch.inputs())
+    found = run_encoder(model, batch)
     logits = at_least_float32(torch.stack([found.start_logits, found.end_logits], dim=1))
     return logits.masked_fill(batch.attention_mask[:, None] == 0, torch.finfo(logits.dtype).min).log_softmax(-1)
 

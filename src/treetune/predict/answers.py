@@ -13,6 +13,7 @@ from treetune.predict.generate import generate_answers
 from treetune.predict.labels import score_labels
 from treetune.predict.seq2seq import score_candidates, write_answers
 from treetune.predict.spans import predict_spans
+from treetune.predict.watch import OnToken
 from treetune.tasks.contract import Task
 
 
@@ -24,6 +25,9 @@ class How:
     max_new_tokens: int
     layout: str
     rows_per_pass: int
+    on_token: OnToken | None = None
+    answers_from: str = "anything"
+    no_repeat_ngram_size: int = 0
 
 
 Predictor = Callable[[LoadedModel, Task, Sequence[Example], How], list[Prediction]]
@@ -31,17 +35,21 @@ Predictor = Callable[[LoadedModel, Task, Sequence[Example], How], list[Predictio
 
 def predict_answers(
     loaded: LoadedModel, task: Task, examples: Sequence[Example], *, max_length: int, max_new_tokens: int,
-    layout: str = "tree", rows_per_pass: int = 32,
+    layout: str = "tree", rows_per_pass: int = 32, on_token: OnToken | None = None,
+    answers_from: str = "anything", no_repeat_ngram_size: int = 0,
 ) -> list[Prediction]:
     """One prediction an example, in the order given.
 
     Args:
         max_length: tokens of prompt and answer together; longer prompts lose cuttable text, counted.
         max_new_tokens: tokens a generated answer may have. layout: how label candidates are laid out.
+        answers_from: ``source`` for generated answers that are pieces of the source, where the task's answers are.
+        no_repeat_ngram_size: no run of this many tokens comes twice in a generated answer; 0: it may.
+        on_token: told of every generated token, and may stop a row; labels and spans have none.
     """
     if not examples:
         return []
-    how = How(max_length, max_new_tokens, layout, rows_per_pass)
+    how = How(max_length, max_new_tokens, layout, rows_per_pass, on_token, answers_from, no_repeat_ngram_size)
     return PREDICTORS[loaded.head, kind_of(loaded.head, task)](loaded, task, examples, how)
 
 
@@ -50,7 +58,8 @@ PREDICTORS: Mapping[tuple[str, OutputKind], Predictor] = {
         loaded, examples, max_length=how.max_length, layout=how.layout, rows_per_pass=how.rows_per_pass),
     ("causal", OutputKind.TEXT): lambda loaded, task, examples, how: generate_answers(
         loaded, task, examples, max_length=how.max_length, max_new_tokens=how.max_new_tokens,
-        rows_per_pass=how.rows_per_pass, layout=how.layout),
+        rows_per_pass=how.rows_per_pass, layout=how.layout, on_token=how.on_token, answers_from=how.answers_from,
+        no_repeat_ngram_size=how.no_repeat_ngram_size),
     ("classes", OutputKind.LABEL): lambda loaded, task, examples, how: predict_classes(
         loaded, examples, max_length=how.max_length, rows_per_pass=how.rows_per_pass),
     ("spans", OutputKind.SPAN): lambda loaded, task, examples, how: predict_spans(
@@ -60,5 +69,6 @@ PREDICTORS: Mapping[tuple[str, OutputKind], Predictor] = {
         loaded, examples, max_length=how.max_length, rows_per_pass=how.rows_per_pass),
     ("seq2seq", OutputKind.TEXT): lambda loaded, task, examples, how: write_answers(
         loaded, task, examples, max_length=how.max_length, max_new_tokens=how.max_new_tokens,
-        rows_per_pass=how.rows_per_pass),
+        rows_per_pass=how.rows_per_pass, on_token=how.on_token,
+        no_repeat_ngram_size=how.no_repeat_ngram_size),
 }

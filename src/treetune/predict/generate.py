@@ -13,21 +13,28 @@ from treetune.core.records import Example, Prediction, TokenizedExample
 from treetune.models.engine import engine_of
 from treetune.models.load import LoadedModel
 from treetune.models.tokens import tokenize
-from treetune.predict.shared import greedy_shared
-from treetune.tasks.contract import Task
+from treetune.predict.extract import Allowed, paths_for
+from treetune.predict.shared import greedy_shared, repeats, without
+from treetune.predict.watch import OnToken, told, watching
+from treetune.tasks.contract import Task, is_extractive
 from treetune.trees.build import sorted_order
 
 
 @torch.no_grad()
 def generate_answers(
     loaded: LoadedModel, task: Task, examples: Sequence[Example], *, max_length: int, max_new_tokens: int,
-    rows_per_pass: int, layout: str = "padded",
+    rows_per_pass: int, layout: str = "padded", on_token: OnToken | None = None, answers_from: str = "anything",
+    no_repeat_ngram_size: int = 0,
 ) -> list[Prediction]:
     """The likeliest continuation of each prompt, token by token, up to end-of-text or ``max_new_tokens``.
 
     Args:
         layout: with ``tree``, and a model set up for blocks, prompts are read as trees, neighbours in the alphabet
             together; else rows of like length are, padded on the left.
+        answers_from: with ``source`` an answer of an extractive task is a piece of the row's source, or that there is
+            none: each token is the likeliest of those that keep it one (`treetune.predict.extract`).
+        no_repeat_ngram_size: no run of this many tokens comes twice in an answer; 0: it may. Pieces of a source repeat
+            what the source repeats.
 
     Scores: ``probability`` (of the whole answer), ``mean_log_prob``, ``min_log_prob`` in nats a token.
     """
@@ -35,28 +42,52 @@ def generate_answers(
     prompts = [each.prompt_ids for each in tokenized]
     shared = layout == "tree" and engine_of(loaded.model).blocks
     order = sorted_order(prompts) if shared else sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    paths = paths_for(loaded, task, examples, [each.num_cut for each in tokenized],
+                      max_new_tokens) if answers_from == "source" and is_extractive(task) else []
     result: dict[int, Prediction] = {}
     for start in range(0, len(order), rows_per_pass):
         places = order[start : start + rows_per_pass]
         began = time.perf_counter()
         part = [tokenized[place] for place in places]
+        allowed = [paths[place].after for place in places] if paths else []
+        no_repeat = 0 if paths else no_repeat_ngram_size
         if shared:
-            answers = greedy_shared(loaded.model, part, max_new_tokens, int(loaded.tokenizer.eos_token_id))
+            answers = greedy_shared(loaded.model, part, max_new_tokens, int(loaded.tokenizer.eos_token_id),
+                                    told(on_token, places), allowed, no_repeat)
         else:
-            answers = greedy(loaded, part, max_new_tokens)
+            answers = greedy(loaded, part, max_new_tokens, told(on_token, places), allowed, no_repeat)
         seconds = (time.perf_counter() - began) / len(places)
         for place, (ids, logs) in zip(places, answers, strict=True):
             result[place] = _prediction(loaded, task, examples[place], ids, logs, tokenized[place].num_cut, seconds)
     return [result[place] for place in range(len(examples))]
 
 
+class _NoRepeat:
+    """Bars, inside transformers' ``generate``, what would repeat a run of tokens behind the prompt."""
+
+    def __init__(self, size: int, longest: int) -> None:
+        self.size, self.longest = size, longest
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return without(scores, [repeats(row[self.longest :].tolist(), self.size) for row in input_ids])
+
+
 def greedy(
-    loaded: LoadedModel, rows: Sequence[TokenizedExample], max_new_tokens: int
+    loaded: LoadedModel, rows: Sequence[TokenizedExample], max_new_tokens: int, on_token: OnToken | None = None,
+    allowed: Sequence[Allowed] = (), no_repeat_ngram_size: int = 0,
 ) -> list[tuple[list[int], list[float]]]:
     """New token ids of each row (end-of-text included where it came) and their natural-log probabilities.
 
     Rows are padded on the left; the model's own ``generate`` does the rest, whatever its kind of mixing.
+
+    Args:
+        allowed: for each row what it may write next; (): anything. no_repeat_ngram_size: counted in what is written,
+            not in the prompt, as transformers' own would.
     """
+    def may_follow(row: int, ids: torch.Tensor) -> list[int]:
+        tokens = ids[longest:].tolist()
+        return [end] if end in tokens else allowed[row](tokens).tolist()
+
     end = int(loaded.tokenizer.eos_token_id)
     longest = max(len(row.prompt_ids) for row in rows)
     ids = np.full((len(rows), longest), end, dtype=np.int64)
@@ -69,6 +100,9 @@ def greedy(
         input_ids=torch.from_numpy(ids).to(device), attention_mask=torch.from_numpy(mask).to(device),
         max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=end, eos_token_id=end,
         return_dict_in_generate=True, output_logits=True, use_cache=True,
+        prefix_allowed_tokens_fn=may_follow if allowed else None,
+        logits_processor=[_NoRepeat(no_repeat_ngram_size, longest)] if no_repeat_ngram_size else None,
+        **watching(on_token, [[row] for row in range(len(rows))], end),
     )
     new = output.sequences[:, longest:].cpu()
     logs = torch.stack(

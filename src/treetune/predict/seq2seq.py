@@ -15,18 +15,19 @@ from treetune.models.engine import core_model
 from treetune.models.load import LoadedModel
 from treetune.models.seq2seq import batches_of, encode, encode_candidates, encode_sources, label_log_probs
 from treetune.predict.classes import label_scores
+from treetune.predict.watch import OnToken, watching
 from treetune.tasks.contract import Task
 
 ROWS_PER_PASS = 32
 MAX_TOKENS = 4096
-AS_GREEDY_AS_WE_SAY = {"do_sample": False, "num_beams": 1, "no_repeat_ngram_size": 0, "repetition_penalty": 1.0,
-                       "min_length": 0, "min_new_tokens": 0}
+AS_GREEDY_AS_WE_SAY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "min_length": 0,
+                       "min_new_tokens": 0}
 
 
 @torch.no_grad()
 def write_answers(
     loaded: LoadedModel, task: Task, examples: Sequence[Example], *, max_length: int, max_new_tokens: int,
-    rows_per_pass: int,
+    rows_per_pass: int, on_token: OnToken | None = None, no_repeat_ngram_size: int = 0,
 ) -> list[Prediction]:
     """The likeliest answer to each source, token by token, up to end-of-text or ``max_new_tokens``.
 
@@ -40,7 +41,10 @@ def write_answers(
     began = time.perf_counter()
     written: dict[int, tuple[list[int], list[float]]] = {}
     for run in passes([len(ids) for ids in distinct], rows_per_pass, rows_per_pass * max_length):
-        written |= dict(zip(run, greedy(loaded, [distinct[each] for each in run], max_new_tokens), strict=True))
+        owners = [[place for place, number in enumerate(owner) if number == each] for each in run]
+        answers = greedy(loaded, [distinct[each] for each in run], max_new_tokens, on_token, owners,
+                         no_repeat_ngram_size)
+        written |= dict(zip(run, answers, strict=True))
     seconds = (time.perf_counter() - began) / len(examples)
     return [
         _text_prediction(loaded, task, example, *written[number], num_cut, seconds)
@@ -49,9 +53,13 @@ def write_answers(
 
 
 def greedy(
-    loaded: LoadedModel, sources: Sequence[np.ndarray[Any, np.dtype[np.int64]]], max_new_tokens: int
+    loaded: LoadedModel, sources: Sequence[np.ndarray[Any, np.dtype[np.int64]]], max_new_tokens: int,
+    on_token: OnToken | None = None, owners: Sequence[Sequence[int]] = (), no_repeat_ngram_size: int = 0,
 ) -> list[tuple[list[int], list[float]]]:
-    """New token ids of each source (end-of-text included where it came) and their natural-log probabilities."""
+    """New token ids of each source (end-of-text included where it came) and their natural-log probabilities.
+
+    ``owners``: for each source the places of the examples ``on_token`` is told of.
+    """
     end = int(loaded.tokenizer.eos_token_id)
     ids = np.zeros((len(sources), max(map(len, sources))), dtype=np.int64)
     mask = np.zeros_like(ids)
@@ -62,7 +70,8 @@ def greedy(
     output: Any = core_model(loaded.model).generate(
         input_ids=torch.from_numpy(ids).to(device), attention_mask=torch.from_numpy(mask).to(device),
         max_new_tokens=max_new_tokens, eos_token_id=end, return_dict_in_generate=True, output_logits=True,
-        use_cache=True, **AS_GREEDY_AS_WE_SAY,
+        use_cache=True, no_repeat_ngram_size=no_repeat_ngram_size, **AS_GREEDY_AS_WE_SAY,
+        **watching(on_token, owners, end),
     )
     new = output.sequences[:, -len(output.logits) :].cpu()
     logs = torch.stack(

@@ -16,18 +16,24 @@ from transformers.cache_utils import DynamicCache
 
 from treetune.core.records import IntArray, TokenizedExample
 from treetune.models.batches import Batch, tree_batch
+from treetune.models.cache_name import CACHE
+from treetune.predict.extract import Allowed
+from treetune.predict.watch import OnToken
 from treetune.trees import build_tree
 
 LEAVE_SHARE = 0.25  # rows that must have ended before the cache is copied without them
 
 
 def greedy_shared(
-    model: Any, rows: Sequence[TokenizedExample], max_new_tokens: int, end: int
+    model: Any, rows: Sequence[TokenizedExample], max_new_tokens: int, end: int, on_token: OnToken | None = None,
+    allowed: Sequence[Allowed] = (), no_repeat_ngram_size: int = 0,
 ) -> list[tuple[list[int], list[float]]]:
     """New token ids of each row (``end`` included where it came) and their natural-log probabilities.
 
     Args:
         model: set up with an engine that has ``blocks`` (see `treetune.models.engine`).
+        on_token: told of each row's new tokens; a row it does not want leaves.
+        allowed: for each row what it may write next; (): anything. no_repeat_ngram_size: see `repeats`.
     """
     prompts = [replace(row, completion_ids=np.zeros(1, dtype=np.int64)) for row in rows]  # marks each prompt's end
     batch = tree_batch(build_tree(prompts)).to(model.device)
@@ -37,14 +43,22 @@ def greedy_shared(
     position = torch.tensor([[len(path)] for path in paths], device=model.device)
     answers: list[tuple[list[int], list[float]]] = [([], []) for _ in rows]
     active = torch.arange(len(rows), device=model.device)
+    stopped: set[int] = set()
     for number in range(max_new_tokens):
-        logs, ids = logits.float().log_softmax(-1).max(-1)
+        logs = logits.float().log_softmax(-1)
+        if allowed:
+            logs = only(logs, [allowed[row](answers[row][0]) for row in active.tolist()])
+        if no_repeat_ngram_size:
+            logs = without(logs, [repeats(answers[row][0], no_repeat_ngram_size) for row in active.tolist()])
+        logs, ids = logs.max(-1)
         running = torch.zeros(len(active), dtype=torch.bool, device=model.device)
         for place, (row, token, log) in enumerate(zip(active.tolist(), ids.tolist(), logs.tolist(), strict=True)):
-            if answers[row][0][-1:] != [end]:
+            if answers[row][0][-1:] != [end] and row not in stopped:
                 answers[row][0].append(token)
                 answers[row][1].append(log)
-                running[place] = token != end
+                if on_token and not on_token(row, token):
+                    stopped.add(row)
+                running[place] = token != end and row not in stopped
         if number + 1 == max_new_tokens or not running.any():
             break
         if int(running.sum()) <= len(active) * (1 - LEAVE_SHARE):
@@ -52,10 +66,34 @@ def greedy_shared(
             cache.batch_select_indices(keep)
             active, ids, mask, position = active[keep], ids[keep], mask[keep], position[keep]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = model(input_ids=ids[:, None], attention_mask=mask, position_ids=position, past_key_values=cache,
-                       use_cache=True, logits_to_keep=1).logits[:, -1]
+        logits = model(input_ids=ids[:, None], attention_mask=mask, position_ids=position, use_cache=True,
+                       logits_to_keep=1, **{CACHE: cache}).logits[:, -1]
         position = position + 1
     return answers
+
+
+def only(logs: torch.Tensor, allowed: Sequence[IntArray]) -> torch.Tensor:
+    """(R, V) log-probabilities with those tokens at minus infinity that a row may not write."""
+    kept = torch.full_like(logs, -torch.inf)
+    for row, tokens in enumerate(allowed):
+        places = torch.from_numpy(tokens).to(logs.device)
+        kept[row, places] = logs[row, places]
+    return kept
+
+
+def without(logs: torch.Tensor, barred: Sequence[Sequence[int]]) -> torch.Tensor:
+    """(R, V) log-probabilities with those tokens at minus infinity that a row may not write."""
+    kept = logs.clone()
+    for row, tokens in enumerate(barred):
+        kept[row, list(tokens)] = -torch.inf
+    return kept
+
+
+def repeats(written: Sequence[int], size: int) -> list[int]:
+    """Tokens that would make a run of ``size`` tokens come a second time (Paulus et al. 2018, arXiv 1705.04304)."""
+    last = list(written[len(written) - size + 1 :])
+    return [written[place + size - 1] for place in range(len(written) - size + 1)
+            if list(written[place : place + size - 1]) == last]
 
 
 def read_prompts(model: Any, batch: Batch) -> tuple[DynamicCache, torch.Tensor]:
@@ -66,11 +104,11 @@ def read_prompts(model: Any, batch: Batch) -> tuple[DynamicCache, torch.Tensor]:
     ends[batch.label_example] = batch.label_index
     columns, place = torch.unique(ends, return_inverse=True)
     output = model(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, tree=batch.tree, past_key_values=DynamicCache(),
+        input_ids=batch.input_ids, position_ids=batch.position_ids, tree=batch.tree, **{CACHE: DynamicCache()},
         attention_mask=batch.input_ids.new_zeros(1, 1, 1, 1, dtype=torch.bool), use_cache=True,
         logits_to_keep=columns,
     )
-    return output.past_key_values, output.logits[0][place]
+    return output[CACHE], output.logits[0][place]
 
 
 def path_to(batch: Batch, row: int) -> IntArray:

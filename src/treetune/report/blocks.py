@@ -73,7 +73,32 @@ class Sample:
     parts: Sequence[tuple[str, str]]
 
 
-Block = Paragraph | Table | Chart | Code | Bullets | Sample
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A word of a text with what it adds to the answer.
+
+    Attributes:
+        value: above 0 for the answer, below 0 against it; None: a word that was not looked at.
+        shade: 0-1, its size beside the largest. space: whether white space stood before it.
+    """
+
+    text: str
+    value: float | None
+    shade: float = 0.0
+    space: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A text whose words are shaded: blue and underlined for, orange and dashed against; ``rest`` in words."""
+
+    kind: ClassVar = "marked"
+    title: str
+    pieces: Sequence[Piece]
+    rest: str = ""
+
+
+Block = Paragraph | Table | Chart | Code | Bullets | Sample | Marked
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ import yaml
 
 from treetune.core.language import say
 from treetune.report.blocks import Cell
+from treetune.report.explanation import method_name
 from treetune.report.quality import metric_names, scores_table
 from treetune.report.sections import limit_sentences
-from treetune.report.wording import clean, count, duration, family_name, finite, percent, task_name
+from treetune.report.wording import clean, count, duration, family_name, finite, percent, task_name, with_interval
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 HUB_TASKS = {
@@ -28,7 +29,8 @@ Record = Mapping[str, Any]
 def model_card(record: Record) -> str:
     """Front matter and text; ``record`` as in `treetune.report.page.render_report`."""
     header = yaml.safe_dump(front_matter(record), sort_keys=False, allow_unicode=True)
-    parts = [f"# {_title(record)}", *_about(record), *_quality(record), *_limits(record), *_reproduce(record)]
+    parts = [f"# {_title(record)}", *_about(record), *_quality(record), *_explanations(record), *_limits(record),
+             *_reproduce(record)]
     return f"---\n{header}---\n\n" + "\n\n".join(parts) + "\n"
 
 
@@ -112,6 +114,24 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str | Cell]]) ->
     return "\n".join(
         "| " + " | ".join(text if text == "---" else _inline(text) for text in line) + " |" for line in texts
     )
+
+
+def _explanations(record: Record) -> list[str]:
+    """Which methods of explanation were measured on this model, and whether they beat random order."""
+    measured = (record.get("explanations") or {}).get("faithfulness") or {}
+    methods = {name: one for name, one in (measured.get("methods") or {}).items() if "against" in one}
+    if not methods:
+        return []
+    lines = [
+        f"- {_inline(method_name(name))}: "
+        f"{_inline(say('better than chance') if one['beats_random'] else say('not better than chance'))}, "
+        f"{_inline(say('deletion area'))} "
+        f"{_inline(with_interval(one['against']['random']['deletion']['interval'], sign=True))}"
+        for name, one in methods.items()
+    ]
+    text = say("Words named by an explanation are taken away; the answer's chance should fall faster than in random "
+               "order. Measured on {rows} rows.", rows=count(measured.get("rows")))
+    return [f"## {say('Are the explanations true')}", _inline(text), "\n".join(lines)]
 
 
 def _limits(record: Record) -> list[str]:

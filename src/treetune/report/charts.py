@@ -162,8 +162,12 @@ def _diamond(x: float, y: float, color: str) -> str:
 
 def _legend(series: Sequence[Series]) -> list[str]:
     parts = []
-    for place, one in enumerate(series):
-        x = LEFT + place * (WIDTH - LEFT - RIGHT) / len(series)
+    room = (WIDTH - LEFT - RIGHT) / len(series)
+    needed = [40 + sum(13 if ord(character) > 0x2E80 else 7 for character in one.name) for one in series]
+    starts = [LEFT + place * room for place in range(len(series))]
+    if max(needed, default=0) > room:  # a long name takes some of its neighbours' room
+        starts = [LEFT + sum(needed[:place]) for place in range(len(series))]
+    for x, one in zip(starts, series, strict=True):
         parts.append(_stroke(x, 15, x + 22, 15, one.color, 3))
         if one.marks:
             parts.append(_diamond(x + 11, 15, one.color))

@@ -137,7 +137,7 @@ def events_of(record: Record, kind: str) -> list[Record]:
 
 
 def training(record: Record) -> Section:
-    """Loss and learning rate over steps, as charts and as a table."""
+    """Loss, learning rate, throughput and, where it was logged, memory over steps, as charts; losses as a table."""
     steps, evaluations = events_of(record, "step"), events_of(record, "evaluation")
     title = say("Training")
     if not steps and not evaluations:
@@ -149,7 +149,14 @@ def training(record: Record) -> Section:
     rate = line_chart(say("Learning rate over steps"), say("step"), [
         Series(say("learning rate"), _points(steps, "learning_rate"), GREEN),
     ])
-    captions = ((loss, say("Loss in nats a label; lower is better.")), (rate, say("Learning rate of each step.")))
+    speed = line_chart(say("Throughput of each step"), say("step"), [
+        Series(say("tokens a second"), _speeds(steps), BLUE),
+    ])
+    memory = line_chart(say("Peak memory of each step"), say("step"), [
+        Series(say("gigabytes"), [(x, y / 1e9) for x, y in _points(steps, "peak_bytes")], VERMILLION),
+    ])
+    captions = ((loss, say("Loss in nats a label; lower is better.")), (rate, say("Learning rate of each step.")),
+                (speed, say("Tokens of the rows computed a second.")), (memory, say("Memory in use while training.")))
     charts = [Chart(svg, caption) for svg, caption in captions if svg]
     return Section("training", title, [*charts, *_best(evaluations), *_curve_table(steps, evaluations)])
 
@@ -157,6 +164,16 @@ def training(record: Record) -> Section:
 def _points(events: Sequence[Record], key: str) -> list[Point]:
     pairs = [(finite(event.get("step")), finite(event.get(key))) for event in events]
     return [(x, y) for x, y in pairs if x is not None and y is not None]
+
+
+def _speeds(steps: Sequence[Record]) -> list[Point]:
+    """Tokens of the separate rows a second, of each logged step."""
+    found = []
+    for event in steps:
+        step, tokens, seconds = (finite(event.get(key)) for key in ("step", "row_tokens", "seconds"))
+        if step is not None and tokens is not None and seconds:
+            found.append((step, tokens / seconds))
+    return found
 
 
 def _best(evaluations: Sequence[Record]) -> list[Block]:

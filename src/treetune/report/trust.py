@@ -1,4 +1,6 @@
-"""What the page says of the gate: what it promises and does not, risk over coverage, reliability, the tests."""
+"""What the page says of the gate: what it promises and does not, risk over coverage, reliability, the tests,
+the checks of content, the groups, and whether new rows are still like these.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,19 @@ Record = Mapping[str, Any]
 
 
 def trust(record: Record) -> Section:
-    """The gate, from ``record["gate"]``: the fields of ``gate.json`` and ``sentence``, ``outcome``, ``limits``."""
+    """The gate, from ``record["gate"]``: the fields of ``gate.json``, ``sentence``, ``outcome``, ``limits``, and where
+    there are such ``void``, ``drift_lines`` and ``planted`` (how each check did on planted defects).
+    """
     gate = record.get("gate") or {}
     title = say("When to trust an answer")
     if not gate:
         return Section("gate", title, absent(say("There is no gate yet: run treetune gate with labelled rows.")))
     return Section("gate", title, [
-        Paragraph(clean(gate["sentence"]), "plain" if gate["threshold"] is not None else "warning"),
+        Paragraph(clean(gate["sentence"]),
+                  "plain" if gate["threshold"] is not None and not gate.get("void") else "warning"),
         *(Paragraph(clean(line)) for line in gate["outcome"]),
         Paragraph(say("What this does not say:")), Bullets([clean(line) for line in gate["limits"]]),
-        *_charts(gate), _facts(gate), *_scores(gate), *_sets(gate),
+        *_charts(gate), _facts(gate), *_groups(gate), *_drift(gate), *_checks(gate), *_scores(gate), *_sets(gate),
     ])
 
 
@@ -63,6 +68,48 @@ def _facts(gate: Record) -> Table:
         found.append((say("expected calibration error"),
                       f"{number(error['value'])} [{number(error['low'])}, {number(error['high'])}]"))
     return Table(say("How the gate was set"), (), found)
+
+
+def _groups(gate: Record) -> list[Block]:
+    by = gate.get("by")
+    if not by:
+        return []
+    rows = [
+        (clean(name), count(each["rows"]), f"{count(each['accepted'])} ({percent(each['share']['value'], 1)})",
+         f"{count(each['wrong'])}", say("holds") if each["threshold"] is not None else say("not proved")
+         if each["tested"] else say("too few rows: {needed} without an error would be needed", needed=by["rows_each"]))
+        for name, each in by["groups"].items()
+    ]
+    head = (say("group"), say("rows"), say("accepted"), say("wrong among accepted answers"), say("outcome"))
+    caption = say("The bound in each group of {column}, each at {confidence} % confidence", column=clean(by["column"]),
+                  confidence=f"{100 * by['confidence_each']:.4g}")
+    return [Table(caption, head, rows)]
+
+
+def _drift(gate: Record) -> list[Block]:
+    lines = gate.get("drift_lines") or []
+    alarm = bool((gate.get("drift") or {}).get("alarm"))
+    return [Paragraph(say("Are the new rows still like these?")),
+            *(Paragraph(clean(line), "warning" if alarm else "plain") for line in lines)] if lines else []
+
+
+def _checks(gate: Record) -> list[Block]:
+    checks, planted = gate.get("checks"), gate.get("planted") or {}
+    if not checks:
+        return []
+    rows = [
+        (clean(name), say("stops the answer") if name in checks["stop"] else say("flags it only"),
+         count(fired["rows"]), percent(fired["wrong"] / fired["rows"], 1) if fired["rows"] else "–",
+         _rate(planted.get(name, {}).get("precision")), _rate(planted.get(name, {}).get("recall")))
+        for name, fired in checks["fired"].items()
+    ]
+    head = (say("check"), say("effect"), say("fired"), say("wrong among these"), say("precision"), say("recall"))
+    caption = say("What the checks did on the rows that set the gate, and on planted defects")
+    return [Table(caption, head, rows)]
+
+
+def _rate(value: Record | None) -> str:
+    return "–" if not value else f"{number(value['value'])} [{number(value['low'])}, {number(value['high'])}]"
 
 
 def _scores(gate: Record) -> list[Block]:

@@ -107,6 +107,16 @@ def outputs_of(task: Task) -> tuple[OutputKind, ...]:
     return (task.OUTPUT, *getattr(task, "OTHER_OUTPUTS", ()))
 
 
+def is_extractive(task: Task) -> bool:
+    """Whether its answers are pieces of its source, or that there is none; such a task has `completion_of`."""
+    return hasattr(task, "completion_of")
+
+
+def written_as(task: Task, answer: str, language: str) -> str:
+    """The completion that says ``answer`` in an extractive task; of ``""``: that there is none."""
+    return str(getattr(task, "completion_of")(answer, language))  # noqa: B009  (mypy: not every task has it)
+
+
 def text_of(row: Row, column: str) -> str:
     """A required text cell, stripped.
 

@@ -95,16 +95,19 @@ def example_from_row(row: Row, options: TaskOptions, *, with_answer: bool = True
                         allowed="an answer, a list of answers, or an empty list")
     language = prompt_language(options, question)
     before, after = FRAMES[language]
-    lead = "" if language == "zh" else " "
-    written = lead + " ".join(answers[0].split()) if answers and answers[0] else NO_ANSWER[language]
     return Example(
         row=row.number, row_id=row.id, split=row.split,
         prompt=(PromptPart(context, cuttable=True), PromptPart(before), PromptPart(question),
                 PromptPart(after)),
-        completion=written if answers else "", answers=answers, candidates={}, source=context,
-        language=language, groups=groups_of(row, {column.name: 0 for column in COLUMNS}), question=question,
-        spans=spans_of(row, answers),
+        completion=completion_of(answers[0], language) if answers else "", answers=answers, candidates={},
+        source=context, language=language, groups=groups_of(row, {column.name: 0 for column in COLUMNS}),
+        question=question, spans=spans_of(row, answers),
     )
+
+
+def completion_of(answer: str, language: str) -> str:
+    """How an answer is written; ``""``: that the context has none."""
+    return ("" if language == "zh" else " ") + " ".join(answer.split()) if answer else NO_ANSWER[language]
 
 
 def answer_from_text(text: str, example: Example) -> str:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import platform
 import shutil
-from dataclasses import asdict, dataclass, field
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 
 from treetune.core.errors import RunError
-from treetune.core.files import disk_error, file_digest, read_json, sync_folder, write_bytes, write_json
+from treetune.core.files import disk_error, file_digest, read_json, sync_folder, value_digest, write_chunks, write_json
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
+PLAIN_KEYS = {"step", "files", "fingerprint"}  # of manifests before they had a digest of their own
+KEYS = PLAIN_KEYS | {"versions", "sha256"}
+DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}
+_found_whole: dict[Path, tuple[Any, ...]] = {}
 
 
 @dataclass(slots=True)
@@ -23,6 +36,9 @@ class TrainState:
     """Where a run stands. ``step`` steps are done; ``best_step`` is the step of the lowest validation loss.
 
     ``tokens``: of the separate rows so far; ``computed_tokens``: of the passes that were run for them.
+    ``evaluated_step``: the last step whose evaluation is in here. ``usual_loss``: moving average over
+    ``usual_count`` good steps. ``bad_in_row``: steps just left out; ``skipped_steps``: all that were.
+    ``halved``: passes are half as large since memory ran out.
     """
 
     step: int = 0
@@ -32,6 +48,12 @@ class TrainState:
     tokens: int = 0
     computed_tokens: int = 0
     seconds: float = 0.0
+    evaluated_step: int = 0
+    usual_loss: float = 0.0
+    usual_count: int = 0
+    bad_in_row: int = 0
+    skipped_steps: int = 0
+    halved: bool = False
     optimizer_groups: list[list[dict[str, Any]]] = field(default_factory=list)
 
 
@@ -52,30 +74,82 @@ def save_checkpoint(
     target = folder / f"step-{state.step}"
     temporary = folder / f".tmp-{target.name}-{os.getpid()}"
     try:
+        make_folder(folder)
         shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write_bytes(temporary / WEIGHTS, save({k: v.contiguous() for k, v in trainable_weights(model).items()}))
+        temporary.mkdir()
         tensors, state.optimizer_groups = flatten_optimizers(optimizers)
-        write_bytes(temporary / OPTIMIZER, save(tensors))
-        write_json(temporary / STATE, asdict(state))
+        text = json.dumps(asdict(state), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
         files = {
-            name: {"bytes": (temporary / name).stat().st_size, "sha256": file_digest(temporary / name)}
-            for name in (WEIGHTS, OPTIMIZER, STATE)
+            WEIGHTS: write_chunks(temporary / WEIGHTS, tensor_chunks(trainable_weights(model))),
+            OPTIMIZER: write_chunks(temporary / OPTIMIZER, tensor_chunks(tensors)),
+            STATE: write_chunks(temporary / STATE, [text.encode("utf-8")]),
         }
-        write_json(temporary / MANIFEST, {"step": state.step, "files": files, "fingerprint": fingerprint})
-        replaced = folder / f".tmp-old-{target.name}"
+        manifest = {"step": state.step, "files": files, "fingerprint": fingerprint, "versions": versions()}
+        write_json(temporary / MANIFEST, {**manifest, "sha256": value_digest(manifest)})
         if target.exists():
-            os.rename(target, replaced)
+            set_aside(target)
         os.rename(temporary, target)
         sync_folder(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        bring_back(folder)
         raise disk_error(error, target) from error
     except RunError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+    _found_whole[target] = appearance(target)
     rotate(folder, keep, {state.best_step, state.step})
     return target
+
+
+def make_folder(folder: Path) -> None:
+    """A folder whose name is durable, too."""
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def tensor_chunks(tensors: Mapping[str, torch.Tensor]) -> Iterator[Any]:
+    """A safetensors file, tensor after tensor: no second copy of all of them in memory, each write one of ours.
+
+    The format: 8 bytes with the header's length, a JSON header, the tensors' bytes without gaps
+    (https://github.com/huggingface/safetensors, "Format").
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    place = 0
+    for name in order:
+        size = tensors[name].numel() * tensors[name].element_size()
+        header[name] = {"dtype": DTYPES[tensors[name].dtype], "shape": list(tensors[name].shape),
+                        "data_offsets": [place, place + size]}
+        place += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for name in order:
+        yield tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+
+
+def versions() -> dict[str, str]:
+    """What byte-equality depends on beside the settings."""
+    return {"python": platform.python_version(), "machine": platform.machine(), "torch": torch.__version__,
+            **{name: metadata.version(name) for name in ("transformers", "safetensors", "numpy")}}
+
+
+def set_aside(path: Path) -> None:
+    """Make room for a new checkpoint of the same step; until that is there, `bring_back` undoes it."""
+    aside = path.parent / f".tmp-old-{path.name}"
+    shutil.rmtree(aside, ignore_errors=True)
+    os.rename(path, aside)
+
+
+def bring_back(folder: Path) -> None:
+    """Undo `set_aside` where a crash came between its two renames."""
+    for aside in folder.glob(".tmp-old-step-*"):
+        path = folder / aside.name.removeprefix(".tmp-old-")
+        if not path.exists():
+            with contextlib.suppress(OSError):
+                os.rename(aside, path)
 
 
 def flatten_optimizers(
@@ -98,7 +172,7 @@ def restore(
 ) -> TrainState:
     """Bring model and optimizers to the state of the checkpoint (already found valid)."""
     load_weights(path, model)
-    state = TrainState(**read_json(path / STATE))
+    state = read_state(path)
     tensors = load_file(str(path / OPTIMIZER))
     for number, optimizer in enumerate(optimizers):
         entries: dict[int, dict[str, torch.Tensor]] = {}
@@ -111,6 +185,23 @@ def restore(
             group.update({key: tuple(value) for key, value in group.items()
                           if isinstance(value, list) and key != "params"})
         optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    return state
+
+
+def read_state(path: Path) -> TrainState:
+    """The state a checkpoint holds.
+
+    Raises:
+        RunError: E5014 it was written by a newer version.
+    """
+    values = read_json(path / STATE)
+    unknown = sorted(set(values) - {each.name for each in fields(TrainState)})
+    if unknown:
+        raise RunError("E5014", "the checkpoint was written by a newer version", where=str(path / STATE),
+                       found=", ".join(unknown), do="install that version again, or start a new run")
+    state = TrainState(**values)
+    if "evaluated_step" not in values:  # an older version evaluated before it saved
+        state.evaluated_step = state.step
     return state
 
 
@@ -133,8 +224,11 @@ def problem_of(path: Path) -> str:
     """What is wrong with a checkpoint, ``""`` when it is whole: sizes and digests against its manifest."""
     try:
         manifest = read_json(path / MANIFEST)
-        if set(manifest["files"]) != {WEIGHTS, OPTIMIZER, STATE}:
+        if set(manifest) not in (KEYS, PLAIN_KEYS) or set(manifest["files"]) != {WEIGHTS, OPTIMIZER, STATE}:
             return "its manifest does not list its files"
+        told = manifest.pop("sha256", "")
+        if (told and value_digest(manifest) != told) or f"step-{manifest['step']}" != path.name:
+            return f"{MANIFEST} was changed after it was written"
         for name, facts in manifest["files"].items():
             if (path / name).stat().st_size != facts["bytes"]:
                 return f"{name} has {(path / name).stat().st_size} bytes, not {facts['bytes']}"
@@ -156,13 +250,35 @@ def newest_valid(folder: Path) -> tuple[Path | None, list[str]]:
     return None, broken
 
 
+def appearance(path: Path) -> tuple[Any, ...]:
+    """What a change to a checkpoint's files would show in, without reading them."""
+    stats = [(path / name).stat() for name in (WEIGHTS, OPTIMIZER, STATE, MANIFEST)]
+    return tuple((each.st_ino, each.st_size, each.st_mtime_ns) for each in stats)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint is whole; one that this process has read or written and nobody has touched is not read
+    again, so that rotating costs a save no second walk through the files.
+    """
+    try:
+        looks = appearance(path)
+    except OSError:
+        return False
+    if _found_whole.get(path) != looks:
+        if problem_of(path):
+            return False
+        _found_whole[path] = looks
+    return True
+
+
 def rotate(folder: Path, keep: int, needed: set[int]) -> None:
     """Delete all but the newest ``keep`` whole checkpoints and the ``needed`` steps; junk of crashed saves goes too."""
     for junk in folder.glob(".tmp-*"):
         shutil.rmtree(junk, ignore_errors=True)
     kept = 0
     for step, path in steps_on_disk(folder):
-        if kept < keep and not problem_of(path):
+        if kept < keep and is_whole(path):
             kept += 1
         elif step not in needed:
+            _found_whole.pop(path, None)
             shutil.rmtree(path, ignore_errors=True)

@@ -11,21 +11,43 @@ from typing import Any
 import torch
 
 from treetune.core.errors import Interrupted, TrainingError
-from treetune.core.files import RunFolder
+from treetune.core.files import RunFolder, read_json
 from treetune.core.records import IntArray
 from treetune.core.seeds import seed_of
 from treetune.core.settings import LoopSettings
 from treetune.models.decoder import LossSum, loss_sum
-from treetune.train.checkpoint import TrainState, load_weights, newest_valid, restore, save_checkpoint
-from treetune.train.memory import keep_freed_memory
+from treetune.train.checkpoint import (
+    MANIFEST,
+    TrainState,
+    bring_back,
+    is_whole,
+    load_weights,
+    newest_valid,
+    problem_of,
+    restore,
+    save_checkpoint,
+    versions,
+)
+from treetune.train.distributed import team
+from treetune.train.memory import is_out_of_memory, keep_freed_memory, memory_ceiling, with_passes
 from treetune.train.optimizers import build_optimizers, set_learning_rate
 from treetune.train.order import rows_of_step, steps_per_epoch, total_steps
 from treetune.train.schedule import learning_rate
 from treetune.train.signals import stop_on_signal
+from treetune.train.watch import BadLoss, note_loss, reason_against, refuse_small_disk, stall_watch
 
 MakeBatches = Callable[[Sequence[Any]], Iterator[Any]]
 LossOf = Callable[[Any, Any], LossSum]
 OnEvent = Callable[[dict[str, Any]], None]
+MAX_BAD_IN_ROW = 10
+
+
+class OutOfMemory(Exception):
+    """Memory ran out in a step, in one process of the team at least; no weight has been changed."""
+
+
+class CutOff(Exception):
+    """A signal came during an evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +72,7 @@ def fit(
     on_event: OnEvent,
     groups: IntArray | None = None,
     loss_of: LossOf = loss_sum,
+    places_of: Callable[[Sequence[int]], str] | None = None,
 ) -> TrainState:
     """Train until done, resuming from the newest whole checkpoint; leaves the best weights in ``model``.
 
@@ -59,55 +82,90 @@ def fit(
         groups: (rows,) groups whose rows are kept together (see `rows_of_step`), None to shuffle all rows.
         on_event: told about every log line, evaluation and checkpoint.
         loss_of: (model, batch) -> loss; that of causal language models by default.
+        places_of: 0-based row numbers -> where the user finds them; "rows 1, 2" by default.
 
     Raises:
         Interrupted: a signal asked for a stop; all is saved.
-        TrainingError: E4001 the loss is not finite.
+        TrainingError: E4001 the loss cannot be right, E4003 memory ran out twice.
+        RunError: E5013 the checkpoints cannot fit on the disk.
     """
     keep_freed_memory()
+    crew = team()
     rows_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
     steps = total_steps(len(examples), rows_per_step, settings.num_train_epochs, settings.max_steps)
     per_epoch = steps_per_epoch(len(examples), rows_per_step)
     eval_every = settings.eval_steps or per_epoch
     save_every = settings.save_steps or eval_every
+    if crew.is_lead:
+        refuse_small_disk(folder.checkpoints, model, settings.optim, settings.save_total_limit)
     optimizers = build_optimizers(model, settings.optim, settings.learning_rate, settings.weight_decay)
     state = resume(model, optimizers, folder, on_event)
+    crew.same_weights(model)
+    whole_passes = crew.smaller(make_batches, rows_per_step)
 
     def save() -> None:
-        path = save_checkpoint(folder.checkpoints, model, optimizers, state, fingerprint, settings.save_total_limit)
-        on_event({"event": "checkpoint", "step": state.step, "path": path.name})
+        if crew.is_lead:
+            path = save_checkpoint(folder.checkpoints, model, optimizers, state, fingerprint,
+                                   settings.save_total_limit)
+            on_event({"event": "checkpoint", "step": state.step, "path": path.name})
 
-    with stop_on_signal() as stop_asked:
+    def is_due() -> bool:
+        return state.step % eval_every == 0 or state.step == steps
+
+    def finish_step() -> None:
+        """Evaluate and save where they are due, stop where it was asked; an evaluation cut off is made up for."""
+        cut_off = False
+        if is_due() and validation and state.evaluated_step < state.step:
+            try:
+                note_evaluation(state, mean_loss(model, validation, make_batches, loss_of, asked), on_event)
+            except CutOff:
+                cut_off = True
+        stop, save_now = crew.add_up([bool(asked()), asked.save])
+        stop = stop and (state.step < steps or cut_off)
+        if is_due() or stop or save_now or state.step % save_every == 0:
+            save()
+            asked.save = False
+        if stop:
+            crew.add_up([0.0])  # nobody leaves before the lead has saved
+            raise Interrupted("E4010", "stopped by {signal} after step {step}; everything is saved",
+                              signal=asked() or "a signal to another process", step=state.step,
+                              do="run the same command again to go on")
+
+    with stop_on_signal() as asked, stall_watch(on_event) as watch, memory_ceiling(settings.max_memory_gb):
+        if validation and is_due() and state.evaluated_step < state.step:
+            finish_step()  # a signal cut the evaluation off
+        if state.step == 0 and settings.on_bad_loss == "rollback":
+            save()  # so that there is something to roll back to
         while state.step < steps and not out_of_patience(state, settings):
             started = time.perf_counter()
+            watch.begin(state.step + 1)
             rate = learning_rate(state.step, steps, settings.learning_rate, settings.warmup_ratio,
                                  settings.lr_scheduler_type)
             rows = rows_of_step(len(examples), rows_per_step, settings.seed, state.step, groups)
+            taken = [examples[row] for row in rows]
             set_learning_rate(optimizers, rate)
-            result = train_step(model, optimizers, [examples[row] for row in rows], make_batches, settings,
-                                state.step, loss_of)
-            state.step += 1
-            state.tokens += result.row_tokens
-            state.computed_tokens += result.tokens
-            state.seconds += time.perf_counter() - started
-            if state.step % settings.logging_steps == 0 or state.step == steps:
-                on_event({"event": "step", "step": state.step, "of": steps, "epoch": state.step / per_epoch,
-                          "learning_rate": rate, "seconds": time.perf_counter() - started, **asdict(result)})
-            due = state.step % eval_every == 0 or state.step == steps
-            if due and validation:
-                note_evaluation(state, mean_loss(model, validation, make_batches, loss_of), on_event)
-            if due or state.step % save_every == 0:
-                save()
-            if (signal_name := stop_asked()) and state.step < steps:
-                if not (due or state.step % save_every == 0):
-                    save()
-                raise Interrupted("E4010", "stopped by {signal} after step {step}; everything is saved",
-                                  signal=signal_name, step=state.step,
-                                  do="run the same command again to go on")
+            passes = with_passes(whole_passes, 0.5) if state.halved else whole_passes
+            try:
+                result = train_step(model, optimizers, taken, passes, settings, state, loss_of)
+            except OutOfMemory as error:
+                halve(state, optimizers, settings, on_event, error)
+                continue
+            except BadLoss as bad:
+                state = pass_over(bad, state, model, optimizers, taken, settings, folder, on_event, places_of)
+            else:
+                note_loss(state, result.loss)
+                state.step += 1
+                state.tokens += result.row_tokens
+                state.computed_tokens += result.tokens
+                state.seconds += time.perf_counter() - started
+                if state.step % settings.logging_steps == 0 or state.step == steps:
+                    on_event({"event": "step", "step": state.step, "of": steps, "epoch": state.step / per_epoch,
+                              "learning_rate": rate, "seconds": time.perf_counter() - started, **asdict(result)})
+            finish_step()
+            watch.end()
     if out_of_patience(state, settings):
         on_event({"event": "early_stop", "step": state.step})
-    if state.best_step and state.best_step != state.step:
-        load_weights(folder.checkpoints / f"step-{state.best_step}", model)
+    take_best(state, model, folder, on_event)
     return state
 
 
@@ -119,68 +177,200 @@ def out_of_patience(state: TrainState, settings: LoopSettings) -> bool:
 def resume(
     model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], folder: RunFolder, on_event: OnEvent
 ) -> TrainState:
-    """The state of the newest whole checkpoint, or a fresh one; says which it was and what was broken."""
-    path, broken = newest_valid(folder.checkpoints)
-    for line in broken:
-        on_event({"event": "broken_checkpoint", "found": line})
-    if path is None:
+    """The state of the newest whole checkpoint, or a fresh one; says which it was and what was broken or differs."""
+
+    def newest() -> str:
+        bring_back(folder.checkpoints)
+        path, broken = newest_valid(folder.checkpoints)
+        for line in broken:
+            on_event({"event": "broken_checkpoint", "found": line})
+        return path.name if path else ""
+
+    name = team().from_lead(newest)
+    if not name:
         return TrainState()
+    path = folder.checkpoints / name
     state = restore(path, model, optimizers)
     on_event({"event": "resumed", "step": state.step, "path": path.name})
+    before = read_json(path / MANIFEST).get("versions", {})
+    changed = {key: [before[key], now] for key, now in versions().items() if before.get(key, now) != now}
+    if changed:
+        on_event({"event": "other_software", "changed": changed})
+    best = folder.checkpoints / f"step-{state.best_step}"
+    if state.best_step and best != path and not is_whole(best):
+        lose_best(state, problem_of(best), on_event)
+    return state
+
+
+def lose_best(state: TrainState, problem: str, on_event: OnEvent) -> None:
+    """The checkpoint of the best step is broken: the best of the evaluations to come is taken instead, and said."""
+    on_event({"event": "best_lost", "best_step": state.best_step, "loss": state.best_loss, "found": problem})
+    state.best_step, state.best_loss, state.evaluations_without_gain = 0, None, 0
+
+
+def take_best(state: TrainState, model: torch.nn.Module, folder: RunFolder, on_event: OnEvent) -> None:
+    """Leave the weights of the best step in the model; those of the last where the best's were damaged."""
+    best = folder.checkpoints / f"step-{state.best_step}"
+    if state.best_step in (0, state.step):
+        return
+    if is_whole(best):
+        load_weights(best, model)
+    else:
+        lose_best(state, problem_of(best), on_event)
+
+
+def halve(
+    state: TrainState, optimizers: list[torch.optim.Optimizer], settings: LoopSettings, on_event: OnEvent,
+    error: OutOfMemory,
+) -> None:
+    """Passes half as large from now on; the rows of a step stay the same.
+
+    Raises:
+        TrainingError: E4003 they are half as large already.
+    """
+    if state.halved:
+        raise TrainingError(
+            "E4003", "memory ran out, also with passes half as large", found=str(error),
+            allowed=f"{settings.max_memory_gb} GB" if settings.max_memory_gb else "",
+            do="lower --per-device-train-batch-size or --max-length, or use --gradient-checkpointing",
+        ) from error
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    state.halved = True
+    on_event({"event": "halved", "step": state.step, "found": str(error)})
+
+
+def pass_over(
+    bad: BadLoss, state: TrainState, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer],
+    taken: Sequence[Any], settings: LoopSettings, folder: RunFolder, on_event: OnEvent,
+    places_of: Callable[[Sequence[int]], str] | None,
+) -> TrainState:
+    """Leave a bad step out, as set: ``skip`` it, or ``rollback`` to the newest checkpoint and leave out all since.
+
+    Raises:
+        TrainingError: E4001 where the setting says stop, or after ten bad steps in a row.
+    """
+    rows = sorted({int(example.row) for example in taken})
+    where = places_of(rows) if places_of else f"rows {', '.join(str(row + 1) for row in rows)}"
+    if settings.on_bad_loss == "stop" or state.bad_in_row + 1 >= MAX_BAD_IN_ROW:
+        unusual = math.isfinite(bad.loss)
+        raise TrainingError(
+            "E4001", "the loss is far above the usual in step {step}" if unusual
+            else "the loss is not a finite number in step {step}", step=state.step + 1, found=bad.reason, where=where,
+            do="lower --learning-rate or look at these rows (--on-bad-loss skip leaves them out); "
+               "the last checkpoint is intact",
+        )
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+    step, in_row, from_step = state.step + 1, state.bad_in_row + 1, state.step
+    if settings.on_bad_loss == "rollback":
+        path, _ = newest_valid(folder.checkpoints)
+        assert path is not None, "fit saved one before the first step"
+        state = restore(path, model, optimizers)
+        from_step = state.step
+    state.step, state.bad_in_row = step, in_row
+    state.skipped_steps += step - from_step
+    on_event({"event": "bad_loss", "step": step, "done": settings.on_bad_loss, "found": bad.reason, "rows": where,
+              "left_out_steps": step - from_step})
     return state
 
 
 def train_step(
     model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], examples: Sequence[Any],
-    make_batches: MakeBatches, settings: LoopSettings, step: int, loss_of: LossOf = loss_sum,
+    make_batches: MakeBatches, settings: LoopSettings, state: TrainState | int, loss_of: LossOf = loss_sum,
 ) -> StepResult:
     """Loss, backward over all passes of the step, division by the step's label count, clipping, update.
 
-    Gradients are summed over passes and divided once by the labels of the whole step, so accumulation changes
-    nothing but memory, also in a ragged last step. Dropout is seeded by (seed, step).
+    Gradients are summed over passes and processes and divided once by the labels of the whole step, so accumulation
+    changes nothing but memory, also in a ragged last step. Dropout is seeded by (seed, step).
+
+    Args:
+        state: where the run stands; a number means that step of a run that watches for nothing but not-a-numbers.
+
+    Raises:
+        BadLoss: the loss or gradient cannot be right. OutOfMemory: memory ran out. No weight was changed by either.
     """
-    model.train()
-    torch.manual_seed(seed_of(settings.seed, "dropout", step))
-    device = next(model.parameters()).device
-    total, count, tokens, row_tokens = 0.0, 0.0, 0, 0
-    for batch in make_batches(examples):
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
-            part = loss_of(model, batch.to(device))
-        part.total.backward()  # type: ignore[no-untyped-call]
-        total += float(part.total.detach())
-        count += part.count
-        tokens += batch.num_tokens
-        row_tokens += batch.num_row_tokens
-    if not math.isfinite(total):
-        rows = sorted(example.row for example in examples)
-        raise TrainingError(
-            "E4001", "the loss is not a finite number in step {step}", step=step + 1, found=str(total),
-            where=f"rows {', '.join(map(str, rows))}",
-            do="lower --learning-rate or look at these rows; the last checkpoint is intact",
-        )
+    state = TrainState(step=state) if isinstance(state, int) else state
+    total, count, tokens, row_tokens = add_passes(model, examples, make_batches, settings, state.step, loss_of)
+    reason = reason_against(total / count, 0.0, state, settings.bad_loss_factor)
+    if reason:
+        raise BadLoss(total / count, 0.0, reason)
+    team().add_gradients(model)
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
     norm = float(torch.nn.utils.get_total_norm(gradients)) / count
+    reason = reason_against(total / count, norm, state, 0.0)
+    if reason:
+        raise BadLoss(total / count, norm, reason)
     clipped = max(1.0, norm / settings.max_grad_norm) if settings.max_grad_norm else 1.0
     for gradient in gradients:  # the mean and the clip in one walk through memory
         gradient.div_(count * clipped)
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return StepResult(total / count, int(count), norm, tokens, row_tokens)
+    return StepResult(total / count, int(count), norm, int(tokens), int(row_tokens))
+
+
+def add_passes(
+    model: torch.nn.Module, examples: Sequence[Any], make_batches: MakeBatches, settings: LoopSettings, step: int,
+    loss_of: LossOf,
+) -> list[float]:
+    """Forward and backward over this process's passes; loss, labels, tokens and row tokens summed over all processes.
+
+    Raises:
+        OutOfMemory: in any process.
+    """
+    model.train()
+    crew = team()
+    torch.manual_seed(seed_of(settings.seed, "dropout", step, *([crew.rank] if crew.rank else [])))
+    device = next(model.parameters()).device
+    total, count, tokens, row_tokens, ran_out = 0.0, 0.0, 0, 0, ""
+    try:
+        for batch in crew.share(make_batches(examples), width_of(model)):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
+                part = loss_of(model, batch.to(device))
+            part.total.backward()  # type: ignore[no-untyped-call]
+            total += float(part.total.detach())
+            count += part.count
+            tokens += batch.num_tokens
+            row_tokens += batch.num_row_tokens
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        ran_out = " ".join(str(error).split())[:300] or type(error).__name__
+    *sums, out = crew.add_up([total, count, tokens, row_tokens, bool(ran_out)])
+    if out:
+        raise OutOfMemory(ran_out or "in another process")
+    return sums
+
+
+def width_of(model: torch.nn.Module) -> int:
+    """Numbers in a token's hidden state."""
+    return int(getattr(getattr(model, "config", None), "hidden_size", 0) or 1024)
 
 
 @torch.no_grad()
 def mean_loss(
-    model: torch.nn.Module, examples: Sequence[Any], make_batches: MakeBatches, loss_of: LossOf = loss_sum
+    model: torch.nn.Module, examples: Sequence[Any], make_batches: MakeBatches, loss_of: LossOf = loss_sum,
+    stop: Callable[[], object] = lambda: False,
 ) -> float:
-    """Nats a label over ``examples``, without dropout."""
+    """Nats a label over ``examples``, without dropout.
+
+    Raises:
+        CutOff: ``stop()`` became true in one of the processes.
+    """
     model.eval()
+    crew = team()
     device = next(model.parameters()).device
     total, count = 0.0, 0.0
-    for batch in make_batches(examples):
+    for batch in crew.share(make_batches(examples), width_of(model)):
+        if stop():
+            break
         part = loss_of(model, batch.to(device))
         total += float(part.total)
         count += part.count
+    total, count, stopped = crew.add_up([total, count, bool(stop())])
+    if stopped:
+        raise CutOff
     return total / count
 
 
@@ -193,6 +383,7 @@ def note_evaluation(state: TrainState, loss: float, on_event: OnEvent) -> None:
     if not math.isfinite(loss):
         raise TrainingError("E4002", "the validation loss is not a finite number in step {step}", step=state.step,
                             found=str(loss), do="lower --learning-rate or look at the validation rows")
+    state.evaluated_step = state.step
     if state.best_loss is None or loss < state.best_loss:
         state.best_loss, state.best_step, state.evaluations_without_gain = loss, state.step, 0
     else:

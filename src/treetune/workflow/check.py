@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from treetune.core.language import say
 from treetune.core.records import Example
 from treetune.core.settings import TuneSettings
 from treetune.data.check import DataReport, inspect, lengths_of
@@ -24,6 +25,7 @@ def check(settings: TuneSettings, *, with_tokens: bool = True) -> dict[str, Any]
         ``rendered``: two examples as (prompt, completion).
     """
     task = load_task(settings.task)
+    head = head_for(settings.model, task, revision=settings.revision)
     training, validation, options = gather_training(settings.model_copy(update={"max_refused_share": 1.0}), task, None)
     splits = {"train": training, "validation": validation}
     report = inspect_splits(task, splits, options)
@@ -35,7 +37,7 @@ def check(settings: TuneSettings, *, with_tokens: bool = True) -> dict[str, Any]
         "report": report.as_dict(), "renamed": dict(training.renamed), "labels": list(options.labels), "cut": cut,
         "refused": [{"file": r.file, "line": r.line, "field": r.field, "code": r.code, "why": r.why}
                     for each in splits.values() for r in each.refused],
-        "rendered": [rendered(example) for example in training.examples[:2]],
+        "rendered": [rendered(example, head) for example in training.examples[:2]],
     }
 
 
@@ -65,6 +67,11 @@ def token_lengths(settings: TuneSettings, splits: dict[str, Gathered]) -> tuple[
     return lengths, cut
 
 
-def rendered(example: Example) -> dict[str, str]:
-    """What the model reads and what it learns to write."""
+def rendered(example: Example, head: str = "causal") -> dict[str, str]:
+    """What the model reads, and what it learns to write or, for an encoder, to name or to point at."""
+    if head == "classes":
+        return {"prompt": example.source + "\n", "completion": "".join(example.answers)}
+    if head == "spans":
+        places = [f"{example.source[start:end]} [{start}:{end}]" for start, end in example.spans[:1]]
+        return {"prompt": f"{example.question}\n{example.source}\n", "completion": "".join(places) or say("no answer")}
     return {"prompt": example.prompt_text, "completion": example.completion + "<end>"}

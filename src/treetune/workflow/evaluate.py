@@ -45,7 +45,8 @@ def evaluate(
         on_event({"event": "predicting", "system": "base", "rows": len(examples)})
         base = load_model(run.facts["base_model"], revision=run.facts["fingerprint"]["revision"],
                           random_init=run.facts["random_init"], seed=run.facts["seed"],
-                          head=run.loaded.head, labels=run.options.labels)
+                          head=run.loaded.head, labels=run.options.labels,
+                          load_in=run.facts.get("load_in", ""))
         systems["base"] = [each.answer for each in answer(run, ready(base, run.facts), examples)]
     training = training_answers(run)
     for name in run.task.BASELINES:
@@ -76,6 +77,7 @@ def answer(run: Run, loaded: Any, examples: Sequence[Example]) -> list[Predictio
 
     return predict_answers(
         loaded, run.task, examples, max_length=run.max_length, max_new_tokens=run.max_new_tokens, layout=run.layout,
+        answers_from=run.answers_from, no_repeat_ngram_size=run.no_repeat_ngram_size,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class MetricsLog:
         self.path = path
         self.watch = watch
         self.placed = False
+        self.begun = False
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Write one event.
@@ -34,10 +36,18 @@ class MetricsLog:
         if not self.placed and "step" in event:
             self.placed = True
             self.drop_after(event["step"] - (event["event"] != "resumed"))
+        line = json.dumps(event, ensure_ascii=False) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a", encoding="utf-8") as handle:
-                handle.write(json.dumps(event, ensure_ascii=False) + "\n")
+            with open(self.path, "a+b") as handle:
+                if not self.begun and handle.tell():  # a line that a crash cut off must not swallow ours
+                    handle.seek(-1, os.SEEK_END)
+                    line = line if handle.read(1) == b"\n" else "\n" + line
+                handle.write(line.encode("utf-8"))
+                if event["event"] == "checkpoint":  # what the log says of these steps is as durable as they are
+                    handle.flush()
+                    os.fsync(handle.fileno())
+            self.begun = True
         except OSError as error:
             raise disk_error(error, self.path) from error
         self.watch(event)

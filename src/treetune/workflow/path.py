@@ -6,6 +6,7 @@ import contextlib
 import platform
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,12 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from treetune.core.errors import RunError, UsageError
 from treetune.core.files import RunFolder, model_digest, read_json, value_digest, write_json, write_text
-from treetune.core.records import TokenizedExample
-from treetune.core.settings import TuneSettings, to_yaml
+from treetune.core.lock import run_lock
+from treetune.core.processes import count as count_processes
+from treetune.core.processes import is_lead
+from treetune.core.records import Row, TokenizedExample
+from treetune.core.settings import TuneSettings, to_yaml, unknown_key
+from treetune.models.adapters import adapt, refuse_combination
 from treetune.models.embedded import resolve
 from treetune.models.family import Head, family_of_head, head_for, load_head
-from treetune.tasks.contract import Task, TaskOptions, load_task
+from treetune.tasks.contract import Task, TaskOptions, is_extractive, load_task
+from treetune.workflow.account import open_account
 from treetune.workflow.check import inspect_splits
+from treetune.workflow.distill import teacher_digest, with_teacher
 from treetune.workflow.gather import Gathered, cut_report, gather_training
 from treetune.workflow.log import MetricsLog, OnEvent
 from treetune.workflow.run import save_facts, save_model
@@ -27,11 +34,19 @@ from treetune.workflow.seen import content_digests
 if TYPE_CHECKING:
     from treetune.models.exactness import Exactness
 
-MAY_DIFFER = {"output_dir", "logging_steps", "save_total_limit", "torch_threads"}
+MAY_DIFFER = {"output_dir", "logging_steps", "save_total_limit", "torch_threads", "on_bad_loss", "bad_loss_factor",
+              "max_memory_gb", "max_time", "max_energy", "max_cost", "price_per_hour", "price_per_kwh", "grid",
+              "energy_meter"}
 
 
-def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
+def tune(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequence[str] = ()) -> dict[str, Any]:
     """Tune a model on rows. The same call on the same folder resumes, or says that it is done.
+
+    Started by torchrun, this is one of several processes that tune one model; only the lead writes and speaks.
+
+    Args:
+        allow_changed: settings (or ``data``, ``validation_data``, ``model_files``) that a resumed run may have
+            other values of than it was started with; noted in ``data.json`` and ``metrics.jsonl``.
 
     Returns:
         The facts also found in ``model/treetune.json``.
@@ -40,20 +55,40 @@ def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
         TreetuneError: see `treetune.core.errors`; nothing half-written is left looking whole.
     """
     folder = RunFolder(Path(settings.output_dir))
+    with contextlib.ExitStack() as held:
+        if is_lead():
+            held.enter_context(run_lock(folder.root, MetricsLog(folder.metrics, on_event)))
+        if count_processes() > 1:
+            from treetune.train.distributed import join_team
+
+            held.enter_context(join_team())
+        return tune_folder(settings, on_event if is_lead() else _unheard, allow_changed)
+
+
+def _unheard(event: dict[str, Any]) -> None:
+    """Takes the events of a process that does not lead: they are the lead's, too."""
+
+
+def tune_folder(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequence[str]) -> dict[str, Any]:
+    """`tune` in a folder that is this process's to write."""
+    folder = RunFolder(Path(settings.output_dir))
     task = load_task(settings.task)
+    refuse_combination(settings)
     head_name = head_for(settings.model, task, revision=settings.revision)
-    training, validation, options = gather_training(settings, task, folder.quarantine)
+    made_of = answers_from(settings.answers_from, task, head_name)
+    training, validation, options = gather_training(settings, task, folder.quarantine if is_lead() else None)
     fingerprint = fingerprint_of(settings, training, validation)
-    refuse_changed(folder, fingerprint)
-    log = MetricsLog(folder.metrics, on_event)
+    changes = refuse_changed(folder, fingerprint, allow_changed)
+    log: OnEvent = MetricsLog(folder.metrics, on_event) if is_lead() else on_event
     if folder.is_complete():
-        log.watch({"event": "complete", "path": str(folder.root)})
+        on_event({"event": "complete", "path": str(folder.root)})
         return dict(read_json(folder.model / "treetune.json"))
 
+    account = open_account(settings, folder, head_name, training, validation, options.labels, log, lead=is_lead(),
+                           devices=count_processes())
     # only now: a fault in the rows, or a finished run, need not wait for torch
     import torch
 
-    from treetune.models.adapters import add_lora
     from treetune.models.load import load_model
     from treetune.train.loop import fit
     from treetune.train.order import groups_of
@@ -62,39 +97,51 @@ def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
         torch.set_num_threads(settings.torch_threads)
     head = load_head(head_name)
     loaded = load_model(settings.model, revision=settings.revision, random_init=settings.random_init,
-                        seed=settings.seed, head=head_name, labels=options.labels)
+                        seed=settings.seed, head=head_name, labels=options.labels, load_in=settings.load_in)
     max_length = min(settings.max_length or head.MAX_LENGTH or loaded.window, loaded.window)
     train_tokens = head.encode(training.examples, loaded.tokenizer, max_length)
     validation_tokens = head.encode(validation.examples, loaded.tokenizer, max_length)
     settled = head.settle(training.examples)
     loaded.model.config.update(settled)
-    write_text(folder.config, to_yaml(settings))  # from here on the folder is this run's
-    write_json(folder.data, data_record(task, training, validation, options, fingerprint))
+    if is_lead():
+        record = data_record(task, training, validation, options, fingerprint)
+        record["allowed_changes"] = [*changes_before(folder), *changes]
+        write_text(folder.config, to_yaml(settings))  # from here on the folder is this run's
+        write_json(folder.data, record)
+    for change in changes:
+        log({"event": "allowed_change", **change})
     log({"event": "tokens", "cut": cut_report([each.num_cut for each in train_tokens]),
          "rows": len(train_tokens), "validation_rows": len(validation_tokens)})
-    model = loaded.model
-    if settings.lora_r:
-        model = add_lora(model, settings.lora_r, settings.lora_alpha, settings.lora_dropout, head.PEFT_TASK)
-    if settings.gradient_checkpointing:
+    model = adapt(loaded.model, settings, head.PEFT_TASK, loaded.fresh)
+    if account.shape.checkpointing:
         model.activation_checkpointing_enable()
-    proof = prove_exact(model, settings, train_tokens, log, head)
+    proof = prove_exact(model, settings.model_copy(update={"max_tokens_per_pass": account.shape.max_tokens}),
+                        train_tokens, log, head)
     layout = proof.layout
-    make_batches = partial(head.batches_of, layout=layout, rows_per_pass=settings.per_device_train_batch_size,
-                           max_tokens=settings.max_tokens_per_pass)
+    make_batches = partial(account.watching(head.batches_of), layout=layout,
+                           rows_per_pass=account.shape.rows_per_pass, max_tokens=account.shape.max_tokens)
     started = time.time()
     groups = None
     if settings.row_order != "shuffled" and len(train_tokens) == len(training.examples):
         groups = groups_of([each.source for each in training.examples])
-    state = fit(model, train_tokens, validation_tokens, settings, make_batches, folder, fingerprint, log, groups,
-                head.loss_sum)
-    loaded.tokenizer.model_max_length = loaded.window
-    save_model(folder, model, loaded.tokenizer)
+    loss_of = head.loss_sum
+    if settings.distill_from:
+        loss_of, train_tokens = with_teacher(settings, task, head_name, loaded, layout, train_tokens,
+                                             training.examples, log)
+    with account:
+        state = fit(model, train_tokens, validation_tokens, settings, make_batches, folder, fingerprint, account,
+                    groups, loss_of, partial(places_of_rows, {row.number: row for row in training.rows}))
+        loaded.tokenizer.model_max_length = loaded.window
+        if is_lead():
+            save_model(folder, model, loaded.tokenizer, settings.model if settings.lora_r else "", loaded.place)
     facts = {
         "task": task.NAME, "family": family_of_head(head_name), "head": head_name, "settled": settled,
         "labels": list(options.labels), "prompt_language": options.prompt_language,
         "max_length": max_length, "max_new_tokens": settings.max_new_tokens or task.MAX_NEW_TOKENS,
+        "no_repeat_ngram_size": settings.no_repeat_ngram_size, "answers_from": made_of,
         "layout": layout, "engine": asdict(proof.engine),
-        "base_model": settings.model, "random_init": settings.random_init,
+        "base_model": settings.model, "random_init": settings.random_init, "load_in": settings.load_in,
+        "distilled_from": settings.distill_from or "",
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "trained_parameters": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
         "seed": settings.seed, "steps": state.step, "best_step": state.best_step,
@@ -103,7 +150,8 @@ def tune(settings: TuneSettings, on_event: OnEvent) -> dict[str, Any]:
         "created": time.strftime("%Y-%m-%d", time.localtime(started)), "machine": platform.machine(),
         "threads": torch.get_num_threads(), "fingerprint": fingerprint,
     }
-    save_facts(folder, facts)
+    if is_lead():
+        save_facts(folder, facts)
     log({"event": "saved", "path": str(folder.model), "validation_loss": state.best_loss})
     return facts
 
@@ -115,26 +163,66 @@ def fingerprint_of(settings: TuneSettings, training: Gathered, validation: Gathe
         "model_files": model_digest(Path(resolve(settings.model))),
         "data": training.digest,
         "validation_data": value_digest([validation.digest, len(validation.rows)]),
+        **({"teacher_files": teacher_digest(settings.distill_from)} if settings.distill_from else {}),
     }
 
 
-def refuse_changed(folder: RunFolder, fingerprint: dict[str, Any]) -> None:
-    """A folder that holds another run is not resumed and not overwritten.
+def answers_from(asked: str, task: Task, head: str) -> str:
+    """``source`` where the answers of a decoder are to be pieces of the row's source, else ``anything``.
 
     Raises:
-        RunError: E5011 names the settings that differ.
+        UsageError: E2070 ``source`` was asked for where that cannot be done.
     """
+    can = head == "causal" and is_extractive(task)
+    if asked == "source" and not can:
+        raise UsageError("E2070", "answers cannot be kept to the source here", where="--answers-from",
+                         found=f"{task.NAME}, {head}", allowed="question answering by a decoder",
+                         do="leave --answers-from away")
+    return "source" if can and asked != "anything" else "anything"
+
+
+def places_of_rows(rows: Mapping[int, Row], numbers: Sequence[int]) -> str:
+    """Where the user finds rows: ``train.csv, lines 3, 7``."""
+    files: dict[str, list[int]] = {}
+    for number in numbers:
+        files.setdefault(rows[number].file, []).append(rows[number].line)
+    return "; ".join(f"{file}, line{'s' * (len(lines) > 1)} {', '.join(map(str, sorted(lines)))}"
+                     for file, lines in files.items())
+
+
+def refuse_changed(
+    folder: RunFolder, fingerprint: dict[str, Any], allow_changed: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """A folder that holds another run is not resumed and not overwritten; what was allowed to differ is given back.
+
+    A setting that the run's version did not know yet had its default.
+
+    Raises:
+        RunError: E5011 names the settings that differ. UsageError: E2003 ``allow_changed`` names no such thing.
+    """
+    for key in allow_changed:
+        if key not in fingerprint:
+            raise unknown_key(key, list(fingerprint), "--allow-changed")
     before = fingerprint_before(folder)
     if before is None:
-        return
-    changed = [key for key in fingerprint if before.get(key) != fingerprint[key]]
-    if changed:
-        key = changed[0]
+        return []
+    defaults = {name: field.get_default() for name, field in TuneSettings.model_fields.items()}
+    before = {key: before.get(key, defaults.get(key)) for key in fingerprint}
+    changed = [key for key in fingerprint if before[key] != fingerprint[key]]
+    refused = [key for key in changed if key not in allow_changed]
+    if refused:
+        key = refused[0]
         raise RunError(
-            "E5011", "the run in this folder was started differently: {keys}", keys=", ".join(changed),
-            where=str(folder.root), found=f"{key}={fingerprint[key]!r}", allowed=f"{key}={before.get(key)!r}",
-            do="choose another --output-dir, or give the values the run was started with",
+            "E5011", "the run in this folder was started differently: {keys}", keys=", ".join(refused),
+            where=str(folder.root), found=f"{key}={fingerprint[key]!r}", allowed=f"{key}={before[key]!r}",
+            do="choose another --output-dir, give the values the run was started with, or add --allow-changed KEY",
         )
+    return [{"key": key, "before": before[key], "now": fingerprint[key]} for key in changed]
+
+
+def changes_before(folder: RunFolder) -> list[dict[str, Any]]:
+    """What earlier resumes of this run were allowed to change."""
+    return list(read_json(folder.data).get("allowed_changes", [])) if folder.data.exists() else []
 
 
 def fingerprint_before(folder: RunFolder) -> dict[str, Any] | None:
@@ -176,6 +264,8 @@ def prove_exact(
 
     if not examples:
         raise UsageError("E4005", "there are no rows to train on", where=settings.data, do="add rows")
+    if not head.BRANCHES and head.PACKS and settings.layout != "padded":
+        return prove_packed_rows(model, settings, examples, on_event, head)
     if not head.BRANCHES:
         on_event({"event": "layout", "asked": settings.layout, "used": "padded", "head": head.AUTO_CLASS})
         return Exactness("padded", Engine(), 0.0, ())
@@ -188,3 +278,19 @@ def prove_exact(
               "where": first[2] if first else "",
               "refused": [[what, str(difference), where] for what, difference, where in proof.refused]})
     return proof
+
+
+def prove_packed_rows(
+    model: Any, settings: TuneSettings, examples: Sequence[Any], on_event: OnEvent, head: Head
+) -> Exactness:
+    """The same for encoders, whose rows share no computation: side by side without padding, or padded."""
+    from treetune.models.encoder import TOLERANCE, prove_packed, spread_of
+    from treetune.models.engine import Engine
+    from treetune.models.exactness import Exactness
+
+    rows = spread_of(examples, settings.max_tokens_per_pass)
+    layout, difference, reason = prove_packed(model, head, rows, settings.max_tokens_per_pass)
+    on_event({"event": "exactness", "layout": "packed", "tolerance": TOLERANCE, "used": layout, "engine": "rows",
+              "difference": str(difference) if reason else difference, "where": reason,
+              "refused": [["packed", str(difference), reason]] if reason else []})
+    return Exactness(layout, Engine(), difference, (("packed", difference, reason),) if reason else ())

@@ -16,15 +16,18 @@ from treetune.workflow.run import open_run
 
 def predict(
     run_path: str, data: str, output: str | None, *, columns: Mapping[str, str] | None = None,
-    max_refused_share: float = 0.0,
+    max_refused_share: float = 0.0, record: bool = True, log_text: bool = False,
 ) -> list[Prediction]:
-    """Answer every row of ``data``, with a decision each under a gate; written to ``output`` (JSON lines) if given.
+    """Answer every row of ``data``, with a decision each; written to ``output`` (JSON lines) if given.
+
+    Under a gate the rows are watched for drift, every decision goes into the run's audit log, and what a person should
+    see into its review queue; ``record=False`` leaves all three as they are. ``log_text``: texts in the audit log, too.
 
     A row that cannot be read stops the call unless ``max_refused_share`` allows it; then it is listed in
     ``output``.quarantine.jsonl.
     """
     from treetune.predict.answers import predict_answers
-    from treetune.workflow.gate import with_decisions
+    from treetune.workflow.decider import Decider, Recording
 
     run = open_run(run_path)
     result = read_for(run.task, data, "test", columns or {}, with_answer=False)
@@ -32,9 +35,9 @@ def predict(
     gathered = to_examples(run.task, result, run.options, quarantine, max_refused_share, with_answer=False)
     predictions = predict_answers(
         run.loaded, run.task, gathered.examples, max_length=run.max_length, max_new_tokens=run.max_new_tokens,
-        layout=run.layout,
+        layout=run.layout, answers_from=run.answers_from, no_repeat_ngram_size=run.no_repeat_ngram_size,
     )
-    predictions = with_decisions(run, predictions)
+    predictions = Decider(run, Recording(record, log_text)).decide(predictions, gathered.examples, gathered.rows)
     if output:
         write_text(Path(output), to_lines(predictions))
     return predictions
@@ -46,7 +49,7 @@ def to_lines(predictions: Sequence[Prediction]) -> str:
 
 
 def as_dict(prediction: Prediction) -> dict[str, Any]:
-    """One prediction for machines, numbers rounded to 6 places; ``decision`` where a gate was set."""
+    """One prediction for machines, numbers rounded to 6 places; ``decision`` where one was made."""
     decided = {} if prediction.decision is None else {"decision": decision_as_dict(prediction.decision)}
     return {
         "row": prediction.row, "id": prediction.row_id, "answer": prediction.answer, "text": prediction.text,

@@ -6,16 +6,29 @@ from collections.abc import Sequence
 from typing import Any
 
 from treetune import __version__
-from treetune.core.files import RunFolder, read_json, write_text
+from treetune.audit.wording import in_words
+from treetune.core.errors import TreetuneError
+from treetune.core.files import RunFolder, model_digest, read_json, write_json, write_text
+from treetune.core.language import say
 from treetune.core.settings import read_yaml
-from treetune.decide.wording import guarantee, limits, outcome
+from treetune.decide.wording import guarantee, limits, outcome, void_guarantee
 from treetune.report.card import model_card
 from treetune.report.page import render_report
+from treetune.workflow.account import before_account
 from treetune.workflow.log import read_events
 
 
-def write_report(folder: RunFolder, examples: Sequence[dict[str, Any]] = ()) -> None:
-    """``report.html`` and ``README.md`` of a run."""
+def write_report(folder: RunFolder, examples: Sequence[dict[str, Any]] | None = None) -> None:
+    """``report.html`` and ``README.md`` of a run.
+
+    Args:
+        examples: rows with their answers to show, kept for later reports; None: those of the last evaluation.
+    """
+    kept = folder.root / "examples.json"
+    if examples is not None:
+        write_json(kept, list(examples))
+    elif kept.exists():
+        examples = read_json(kept)
     facts = read_json(folder.model / "treetune.json")
     settings = read_yaml(folder.config)
     events = read_events(folder.metrics)
@@ -26,8 +39,11 @@ def write_report(folder: RunFolder, examples: Sequence[dict[str, Any]] = ()) -> 
         "command": f"treetune tune {folder.config}",
         "data": read_json(folder.data)["check"], "events": events,
         "evaluation": read_json(folder.evaluation) if folder.evaluation.exists() else {},
-        "gate": gate_words(read_json(folder.gate)) if folder.gate.exists() else {},
-        "examples": list(examples), "parameters": facts["parameters"], "seconds": facts["seconds"],
+        "gate": gate_words(folder, read_json(folder.gate)) if folder.gate.exists() else {},
+        "fairness": in_words(read_json(folder.fairness)) if folder.fairness.exists() else {},
+        "explanations": read_json(explained) if (explained := folder.root / "explain.json").exists() else {},
+        "account": before_account(folder),
+        "examples": list(examples or ()), "parameters": facts["parameters"], "seconds": facts["seconds"],
         "tokens": facts["computed_tokens"], "row_tokens": facts["row_tokens"],
         "machine": f"{facts['machine']}, {facts['threads']} threads",
     }
@@ -35,6 +51,19 @@ def write_report(folder: RunFolder, examples: Sequence[dict[str, Any]] = ()) -> 
     write_text(folder.card, model_card(record))
 
 
-def gate_words(record: dict[str, Any]) -> dict[str, Any]:
-    """A gate's record with what it promises in the language in force."""
-    return {**record, "sentence": guarantee(record), "outcome": outcome(record), "limits": limits(record)}
+def gate_words(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
+    """A gate's record with what it promises in the language in force, or that the promise is void, and its drift."""
+    from treetune.decide.validators.contract import measured
+    from treetune.decide.wording import drift_lines
+    from treetune.workflow.decider import drift_state, drifted
+
+    try:
+        drift: dict[str, Any] = drift_state(folder, record)
+    except (TreetuneError, ValueError, KeyError, TypeError):  # a gate of before, or one that was edited
+        drift, changed = {}, [folder.gate.name]
+    else:
+        changed = [say("the model's files")] if record["files"] != model_digest(folder.model) else []
+        changed += [drifted()] if drift["alarm"] else []
+    return {**record, "sentence": void_guarantee(changed) if changed else guarantee(record), "void": bool(changed),
+            "outcome": outcome(record), "limits": limits(record), "drift": drift,
+            "drift_lines": drift_lines(drift) if drift else [], "planted": measured()}

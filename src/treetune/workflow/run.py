@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from treetune.core.errors import UsageError
-from treetune.core.files import RunFolder, disk_error, read_json, write_json
-from treetune.models.adapters import ADAPTER_CONFIG
+from treetune.core.files import RunFolder, disk_error, read_json, sync_files, write_json
+from treetune.models.adapters import ADAPTER_CONFIG, save_adapter
 from treetune.tasks.contract import Task, TaskOptions, load_task
 
 if TYPE_CHECKING:
@@ -38,19 +38,34 @@ class Run:
         return int(self.facts["max_new_tokens"])
 
     @property
+    def no_repeat_ngram_size(self) -> int:
+        return int(self.facts.get("no_repeat_ngram_size", 0))
+
+    @property
+    def answers_from(self) -> str:
+        return str(self.facts.get("answers_from", "anything"))  # what runs did before they could do otherwise
+
+    @property
     def layout(self) -> str:
         return str(self.facts["layout"])
 
 
-def save_model(folder: RunFolder, model: Any, tokenizer: Any) -> None:
+def save_model(folder: RunFolder, model: Any, tokenizer: Any, base: str = "", place: str = "") -> None:
     """The model and its tokenizer in Hugging Face layout.
+
+    Args:
+        base: of adapters, the model they sit on as the user named it. place: the folder it was read from.
 
     Raises:
         RunError: E5001 no space, E5002 no permission, E5003 other failure of the disk.
     """
     try:
-        model.save_pretrained(folder.model)
+        if base:
+            save_adapter(model, base, place, folder.model)
+        else:
+            model.save_pretrained(folder.model)
         tokenizer.save_pretrained(folder.model)
+        sync_files(folder.model)
     except OSError as error:
         raise disk_error(error, folder.model) from error
     except SafetensorError as error:  # safetensors gives the system's number in its text only
@@ -69,6 +84,23 @@ def open_run(path: str | Path) -> Run:
     Raises:
         UsageError: E2030 no such run, E2031 its training is not finished.
     """
+    folder = finished_folder(path)
+    facts = read_facts(folder)
+    options = TaskOptions(tuple(facts["labels"]), facts["prompt_language"])
+    return Run(folder, load_run_model(folder, facts), load_task(facts["task"]), options, facts)
+
+
+def read_facts(folder: RunFolder) -> dict[str, Any]:
+    """What was written down when the run was finished."""
+    return dict(read_json(folder.model / "treetune.json"))
+
+
+def finished_folder(path: str | Path) -> RunFolder:
+    """The folder of a finished run.
+
+    Raises:
+        UsageError: E2030 no such run, E2031 its training is not finished.
+    """
     folder = RunFolder(Path(path))
     if not folder.root.is_dir():
         siblings = [each.name for each in folder.root.parent.glob("*") if each.is_dir()]
@@ -78,20 +110,23 @@ def open_run(path: str | Path) -> Run:
     if not folder.is_complete():
         raise UsageError("E2031", "the run {name!r} is not finished", name=str(path), where=str(path),
                          do="run its treetune tune command again to finish it")
-    facts = read_json(folder.model / "treetune.json")
-    options = TaskOptions(tuple(facts["labels"]), facts["prompt_language"])
-    return Run(folder, load_run_model(folder, facts), load_task(facts["task"]), options, facts)
+    return folder
 
 
-def load_run_model(folder: RunFolder, facts: dict[str, Any]) -> LoadedModel:
-    """The run's model; adapters go onto the base they were trained on: its revision, or its random weights."""
+def load_run_model(folder: RunFolder, facts: dict[str, Any], adapter: str = "default") -> LoadedModel:
+    """The run's model; adapters go onto the base they were trained on: its revision, or its random weights.
+
+    Args:
+        adapter: the name to give its adapter, see `treetune.workflow.shared_base`.
+    """
     from treetune.models.load import load_model
 
     head, labels = facts.get("head", "causal"), facts["labels"]
     if not (folder.model / ADAPTER_CONFIG).is_file():
         return ready(load_model(str(folder.model), head=head, labels=labels), facts)
     loaded = load_model(str(folder.model), revision=facts["fingerprint"]["revision"],
-                        random_init=facts["random_init"], seed=facts["seed"], head=head, labels=labels)
+                        random_init=facts["random_init"], seed=facts["seed"], head=head, labels=labels,
+                        load_in=facts.get("load_in", ""), adapter_name=adapter)
     return ready(loaded, facts)
 
 

@@ -15,13 +15,14 @@ from treetune.workflow.run import Run
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens*", "added_tokens*", "*.model", "chat_template*")
 SETTING_FILES = ("config.json", "generation_config.json", "adapter_config.json")
-ANSWERING = ("task", "head", "labels", "prompt_language", "max_length", "max_new_tokens", "settled")
+ANSWERING = ("task", "head", "labels", "prompt_language", "max_length", "max_new_tokens", "answers_from",
+             "no_repeat_ngram_size", "settled")
 PROBES = ("a short text", "一段短文")
 
 
 def scope_of(run: Run) -> dict[str, str]:
     """Digest by name; how rows are laid out is not in it, because it is proved not to matter."""
-    settings = {name: run.facts.get(name) for name in ANSWERING}
+    settings = {name: run.facts[name] for name in ANSWERING if name in run.facts}  # a gate outlives settings to come
     return {
         "weights": weights_digest(run.loaded.model), "tokenizer": files_digest(run.folder.model, TOKENIZER_FILES),
         "settings": value_digest([settings, files_digest(run.folder.model, SETTING_FILES)]),

@@ -61,3 +61,21 @@ def test_a_choice_stands_above_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_chinese_catalog_can_be_read() -> None:
     assert all(isinstance(text, str) for text in module.catalog("zh").values())
+
+
+def test_another_language_is_spoken_inside_and_only_there() -> None:
+    from threading import Thread
+
+    choose_language("en")
+    elsewhere: list[str] = []
+    with module.speaking("zh"):
+        assert language() == "zh"
+        with module.speaking(""), module.speaking("xx"):
+            assert language() == "zh"
+        thread = Thread(target=lambda: elsewhere.append(language()))
+        thread.start()
+        thread.join()
+        with module.speaking("en"):
+            assert language() == "en"
+    assert elsewhere == ["en"]
+    assert language() == "en"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
-from treetune.decide.calibrate import Calibrator, choose_calibrator, fit_calibrator, isotonic_knots
+from treetune.decide.calibrate import Calibrator, choose_calibrator, fit_calibrator, isotonic_knots, venn_abers_knots
 from treetune.decide.logistic import fit_logistic, log_odds, sigmoid
 
 KINDS = ("plain", "temperature", "logistic", "isotonic")
@@ -78,3 +78,18 @@ def test_logistic_regression_is_that_of_scikit_learn() -> None:
 def test_one_kind_of_outcome_and_constant_columns_do_not_break_the_fit(outcome: bool) -> None:
     fitted = fit_logistic(np.ones((20, 2)), np.full(20, outcome))
     assert fitted.probability(np.ones((1, 2)))[0] == pytest.approx((20 * outcome + 0.5) / 21, abs=1e-6)
+
+
+def test_venn_abers_lies_between_its_two_isotonic_fits_and_rises() -> None:
+    random = np.random.default_rng(0)
+    scores = random.uniform(size=300).round(2)
+    right = random.uniform(size=300) < scores
+    places, values = np.array(venn_abers_knots(scores, right)).T
+    assert (np.diff(places) > 0).all()
+    assert (np.diff(values) >= -0.02).all()
+    for place in (5, 50, 90):  # the definition, by scikit-learn with the new row added
+        low, high = (IsotonicRegression().fit(np.append(scores, places[place]), np.append(right, outcome)).predict(
+            [places[place]])[0] for outcome in (0, 1))
+        assert low <= high
+        assert values[place] == pytest.approx(high / (1 - low + high), abs=1e-9)
+    assert np.abs(values - places).mean() < 0.1

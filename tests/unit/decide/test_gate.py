@@ -8,8 +8,19 @@ import numpy as np
 import pytest
 
 from treetune.core.errors import DataError
+from treetune.core.records import Reason
 from treetune.decide import scores
-from treetune.decide.gate import Gate, Judged, fit_gate, one_per_group, refuse_shared, sealed, split_judged
+from treetune.decide.decision import decide
+from treetune.decide.gate import (
+    Gate,
+    Judged,
+    fit_gate,
+    one_per_group,
+    refuse_shared,
+    sealed,
+    split_judged,
+    useless_checks,
+)
 from treetune.decide.sequence import Promise
 
 Make = Callable[..., Judged]
@@ -108,6 +119,42 @@ def test_a_sealed_gate_is_read_back_and_a_touched_one_is_not(make_judged: Make) 
     gate = Gate.from_record(again)
     assert gate.threshold == record["threshold"]
     assert gate.promise == PROMISE
-    for touched in ({"threshold": 0.0}, {"max_error": 0.5}, {"format": 2}, {"scope": {"weights": "other"}}):
+    for touched in ({"threshold": 0.0}, {"max_error": 0.5}, {"format": 1}, {"scope": {"weights": "other"}}):
         with pytest.raises(ValueError, match="not the gate"):
             Gate.from_record({**again, **touched})
+
+
+def found(*codes: str) -> tuple[Reason, ...]:
+    return tuple(Reason(code, code) for code in codes)
+
+
+def test_what_a_check_stops_is_stopped_in_calibration_and_later(make_judged: Make) -> None:
+    """Answers with a finding are always wrong: with the check the gate accepts, without it it may not."""
+    random = np.random.default_rng(0)
+    judged = make_judged(1200)
+    hit = random.uniform(size=len(judged)) < 0.2
+    findings = tuple(found("numbers") if own else () for own in hit)
+    judged = replace(judged, wrong=judged.wrong | hit, findings=findings)
+    with_check = fit_gate(*split_judged(judged), Promise(0.05, 0.95), checks=["numbers"])
+    without = fit_gate(*split_judged(judged), Promise(0.05, 0.95))
+    assert with_check["checks"]["stop"] == ["numbers"]
+    assert with_check["accepted"]["rows"] > without["accepted"]["rows"]
+    gate = Gate.from_record(sealed({**with_check, "scope": {}, "wrong": "label differs"}))
+    sure = make_judged(2, seed=3, sharpness=100.0).predictions
+    clean, stopped = decide(gate, sure, findings=((), found("numbers", "personal")))
+    assert clean.verdict == "accept"
+    assert (stopped.verdict, [each.code for each in stopped.reasons][:1], [each.code for each in stopped.flags]) == (
+        "review", ["numbers"], ["personal"])
+    with pytest.raises(ValueError, match="needs what the checks found"):
+        decide(gate, sure)
+
+
+def test_a_check_that_says_nothing_of_errors_becomes_a_flag(make_judged: Make) -> None:
+    judged = make_judged(600)
+    fires = np.arange(600) % 3 == 0
+    useless = replace(judged, wrong=judged.wrong & ~fires,
+                      findings=tuple(found("names") if own else () for own in fires))
+    assert useless_checks(useless) == ("names",)
+    assert useless_checks(useless, ["names"]) == ()
+    few = replace(useless, findings=tuple(found("names") if place < 9 else () for place in range(600)))
+    assert useless_checks(few) == ()

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -23,12 +25,12 @@ from transformers import (
 )
 
 from treetune.core.records import TokenizedExample
-from treetune.models import last_layer
+from treetune.models import exactness, last_layer
 from treetune.models.adapters import add_lora
-from treetune.models.batches import batches_of
+from treetune.models.batches import batches_of, padded_batch
 from treetune.models.decoder import loss_sum
 from treetune.models.engine import Engine, core_model, engine_of, fullest_engine, set_up
-from treetune.models.exactness import engine_name, prove, rows_to_prove
+from treetune.models.exactness import engine_name, few_rows, prove, rows_to_prove
 from treetune.models.gpt3 import GPT3Config
 
 SHAPE = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48,
@@ -199,6 +201,50 @@ def test_short_rows_are_joined_by_others_until_a_pack_is_full(rows: Rows) -> Non
     many = [TokenizedExample(n, 0, np.arange(n % 7 + 2), np.array([1]), 0) for n in range(500)]
     assert sum(len(row.prompt_ids) for row in rows_to_prove(many, 2, 200)) >= 200
     assert len(rows_to_prove(many, 2, 200)) < 100
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 12)), min_size=1, max_size=25), st.integers(1, 200),
+       st.integers(1, 60))
+@settings(max_examples=60, deadline=None)
+def test_a_few_rows_at_a_time_are_all_rows_once_and_never_too_many(
+    sizes: list[tuple[int, int]], max_tokens: int, max_logits: int
+) -> None:
+    made = [TokenizedExample(n, 0, np.arange(prompt), np.arange(answer), 0) for n, (prompt, answer) in enumerate(sizes)]
+    parts = list(few_rows(made, max_tokens, max_logits))
+    assert sorted(each.row for part in parts for each in part) == list(range(len(made)))
+    for part in parts:
+        batch = padded_batch(part)
+        columns = len(np.unique(batch.label_index.numpy() % batch.input_ids.shape[1]))
+        assert len(part) == 1 or (batch.num_tokens <= max_tokens and len(part) * columns <= max_logits)
+
+
+@pytest.mark.parametrize("layout", ["tree", "padded"])
+def test_no_pass_of_the_proof_is_larger_than_one_of_training(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance, vocabulary, window = np.random.default_rng(0), 97, 60
+    many = [TokenizedExample(n, 0, chance.integers(0, vocabulary, 3 + n % 20),
+                             chance.integers(0, vocabulary, 1 + n % 4), 0) for n in range(40)]
+    monkeypatch.setattr(exactness, "rows_of_chunk", lambda _: 12)
+    logits: list[int] = []
+    tokens: list[int] = []
+
+    def watch(module: Any, given: Any, found: Any) -> None:
+        logits.append(found.shape[:-1].numel())
+
+    model = model_of(GPT2Config(**OLD), torch.float64)
+    model.lm_head.register_forward_hook(watch)
+    model.transformer.register_forward_pre_hook(
+        lambda module, given, named: tokens.append(named["input_ids"].numel()), with_kwargs=True)
+    truth = gradients(model, many, "padded", 1)
+    logits.clear()
+    tokens.clear()
+    proof = prove(model, many, layout, window)
+    assert proof.layout == layout
+    assert proof.difference <= 1e-9
+    assert len(tokens) > 40 * 3 // window
+    assert max(tokens) <= window
+    assert max(logits) <= 12
+    ours = gradients(model, many, "padded", 1)
+    assert all(torch.allclose(ours[name], truth[name], rtol=1e-9, atol=1e-12) for name in truth)
 
 
 def test_an_engine_has_a_name_and_weaker_ones_that_end_in_the_plain_way() -> None:

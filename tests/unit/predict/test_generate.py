@@ -1,17 +1,21 @@
 """Generated answers are the likeliest token each time, as found without a cache and without padding."""
 
+import copy
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 
 from treetune.core.errors import DataError
 from treetune.core.records import Example, Prediction, Row
+from treetune.models.engine import fullest_engine, set_up
 from treetune.models.gpt3 import train_tokenizer
 from treetune.models.load import LoadedModel
 from treetune.models.tokens import tokenize
 from treetune.predict.answers import predict_answers
 from treetune.predict.generate import generate_answers, greedy
+from treetune.predict.shared import greedy_shared
 from treetune.tasks import summarization
 from treetune.tasks.contract import TaskOptions, load_task
 
@@ -135,3 +139,22 @@ def test_a_task_of_text_is_answered_by_generation(loaded: LoadedModel) -> None:
     given = predict_answers(loaded, task, examples_of(TEXTS), max_length=WINDOW, max_new_tokens=NEW)
     assert [p.text for p in given] == [p.text for p in generate(loaded, TEXTS)]
     assert predict_answers(loaded, task, [], max_length=WINDOW, max_new_tokens=NEW) == []
+
+
+def test_both_ways_of_generating_bar_the_same_repeats(loaded: LoadedModel) -> None:
+    rows = tokenize(examples_of(TEXTS), loaded.tokenizer, WINDOW, with_completion=False)
+    free = greedy(loaded, rows, 24)
+    kept = greedy(loaded, rows, 24, no_repeat_ngram_size=2)
+    assert [ids for ids, _ in free] != [ids for ids, _ in kept]
+    for ids, _ in kept:
+        pairs = list(pairwise(ids))
+        assert len(set(pairs)) == len(pairs)
+    model = copy.deepcopy(loaded.model)
+    set_up(model, fullest_engine(model))
+    shared = greedy_shared(model, rows, 24, int(loaded.tokenizer.eos_token_id), no_repeat_ngram_size=2)
+    for (ids, logs), (other_ids, other_logs) in zip(kept, shared, strict=True):
+        assert ids == other_ids
+        assert logs == pytest.approx(other_logs, abs=1e-5)
+    again = predict_answers(loaded, load_task("summarization"), examples_of(TEXTS), max_length=WINDOW,
+                            max_new_tokens=24, no_repeat_ngram_size=2)
+    assert [len(each.token_log_probs) for each in again] == [len(ids) for ids, _ in kept]

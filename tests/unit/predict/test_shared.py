@@ -5,13 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen3Config
 
 from treetune.core.records import TokenizedExample
 from treetune.models.batches import tree_batch
 from treetune.models.engine import fullest_engine, set_up
 from treetune.models.gpt3 import GPT3Config
-from treetune.predict.shared import deal_out, greedy_shared, path_to, read_prompts
+from treetune.predict.shared import deal_out, greedy_shared, path_to, read_prompts, repeats
 from treetune.trees import build_tree
 
 SHAPE = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
@@ -77,3 +79,29 @@ def test_shared_tokens_are_read_once_and_dealt_out_to_every_row() -> None:
     dealt, mask = deal_out(cache, paths, model.device)
     assert mask.sum(1).tolist() == [len(row.prompt_ids) for row in rows]
     assert torch.equal(dealt.layers[1].keys[0, :, -1], cache.layers[1].keys[0, :, paths[0][-1]])
+
+
+@given(st.lists(st.integers(0, 3), max_size=14), st.integers(1, 4), st.integers(0, 3))
+def test_a_token_is_barred_when_its_run_was_there_before(written: list[int], size: int, token: int) -> None:
+    after = [*written, token]
+    runs = [tuple(after[place : place + size]) for place in range(len(after) - size + 1)]
+    again = len(runs) > 1 and runs[-1] in runs[:-1]
+    assert (token in repeats(written, size)) == again
+
+
+@pytest.mark.parametrize("family", ["gpt3", "llama"])
+@torch.no_grad()
+def test_no_run_of_tokens_comes_twice_and_else_it_is_the_likeliest(family: str) -> None:
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(CONFIGS[family]()).double().eval()
+    rows = rows_of()
+    free = [alone(model, row.prompt_ids.tolist(), -1)[0] for row in rows]
+    assert any(len(set(ids)) < len(ids) for ids in free)
+    set_up(model, fullest_engine(model))
+    for row, (ids, logs) in zip(rows, greedy_shared(model, rows, NEW, -1, no_repeat_ngram_size=1), strict=True):
+        assert len(set(ids)) == len(ids) == NEW
+        for place, token in enumerate(ids):
+            step = model(input_ids=torch.tensor([row.prompt_ids.tolist() + ids[:place]]), use_cache=False)
+            values = step.logits[0, -1].log_softmax(-1)
+            assert logs[place] == pytest.approx(float(values[token]), abs=1e-5)
+            assert all(float(values[other]) <= float(values[token]) for other in range(61) if other not in ids[:place])

@@ -11,7 +11,8 @@ from treetune.report.page import render_report
 
 ATTACK = "<script>alert(1)</script>"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
-SECTIONS = ["about", "data", "training", "quality", "confusion", "gate", "examples", "compute", "reproduce", "limits"]
+SECTIONS = ["about", "data", "training", "quality", "confusion", "gate", "fairness", "examples", "compute", "reproduce",
+            "limits"]
 
 
 class Page(HTMLParser):
@@ -114,7 +115,7 @@ def test_a_long_text_is_cut_and_says_so(record: dict[str, Any]) -> None:
 
 def test_tables_have_captions_or_labels_and_charts_have_names(record: dict[str, Any]) -> None:
     page = page_of(record)
-    assert len(page.named("svg")) == 4
+    assert len(page.named("svg")) == 5
     assert all(svg.get("aria-label") for svg in page.named("svg"))
     assert all(div.get("aria-label") for div in page.named("div") if div.get("role") == "region")
     assert all(cell.get("scope") for cell in page.named("th"))

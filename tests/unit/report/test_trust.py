@@ -74,3 +74,29 @@ def test_the_section_is_there_in_chinese(gate: dict[str, Any]) -> None:
     section = trust({"gate": gate})
     assert section.title == "何时可以相信回答"
     assert "期望校准误差" in str(section.blocks)
+
+
+def test_checks_groups_and_drift_are_shown(gate: dict[str, Any]) -> None:
+    rate = {"value": 0.9, "low": 0.8, "high": 0.95, "level": 0.95}
+    more = {
+        "checks": {"stop": ["numbers"], "flag": ["personal"],
+                   "fired": {"numbers": {"rows": 8, "wrong": 6}, "personal": {"rows": 0, "wrong": 0}}},
+        "planted": {"numbers": {"precision": rate, "recall": rate}}, "drift": {"alarm": True},
+        "drift_lines": ["Alarm!"],
+        "by": {"column": "region", "confidence_each": 0.975, "rows_each": 72, "groups": {
+            "north": {"threshold": 0.7, "tested": True, "rows": 90, "accepted": 60, "wrong": 1,
+                      "share": {"value": 2 / 3}},
+            "<south>": {"threshold": None, "tested": False, "rows": 9, "accepted": 0, "wrong": 0,
+                        "share": {"value": 0.0}}}},
+        "void": True,
+    }
+    blocks = trust({"gate": {**gate, **more}}).blocks
+    assert blocks[0] == Paragraph("At most <5> %.", "warning")
+    assert Paragraph("Alarm!", "warning") in blocks
+    text = str([(block.caption, block.rows) for block in blocks if isinstance(block, Table)])
+    for shown in ("region, each at 97.5 %", "60 (66.7 %)", "holds", "72 without an error", "stops the answer",
+                  "flags it only", "75.0 %", "0.900 [0.800, 0.950]"):
+        assert shown in text
+    choose_language("zh")
+    assert "每一组的界限" in str([block.caption for block in trust({"gate": {**gate, **more}}).blocks
+                             if isinstance(block, Table)])

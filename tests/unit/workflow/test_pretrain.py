@@ -190,3 +190,94 @@ def test_a_small_source_is_repeated_with_other_questions_and_held_out_text_has_n
         ids = [token for block in blocks for token in [*block.prompt_ids, *block.completion_ids]]
         assert tokenizer.decode(ids[1:]) == texts[path][1][0]
         assert texts[path][1][0] not in texts[path][0]
+
+
+def go_on(config: Config, start: Path, name: str = "more", **changes: Any) -> Path:
+    """A configuration of a run that goes on from a model, and says nothing of its shape."""
+    path = config(name, init_from=str(start), **changes)
+    values = yaml.safe_load(path.read_text("utf-8"))
+    for key in ("n_embd", "n_layer", "n_head", "attention_band", "vocab_size"):
+        if key not in changes:
+            del values[key]
+    path.write_text(yaml.safe_dump(values), "utf-8")
+    return path
+
+
+def test_going_on_keeps_shape_and_tokenizer_and_says_what_was_gained(config: Config, tmp_path: Path) -> None:
+    assert run(["pretrain", str(config())], False, False) == 0
+    first = tmp_path / "run" / "model"
+    path = go_on(config, first, max_steps=20, save_steps=10, learning_rate=0.01)
+    assert run(["pretrain", str(path)], False, False) == 0
+    was = json.loads((tmp_path / "run" / "pretraining.json").read_text("utf-8"))
+    record = json.loads((tmp_path / "more" / "pretraining.json").read_text("utf-8"))
+    assert record["init_from"] == str(first)
+    before, after = record["held_out_bits_per_byte_before"], record["held_out_bits_per_byte"]
+    assert before == pytest.approx(was["held_out_bits_per_byte"], rel=0.02)  # the model was saved rounded
+    assert all(after[name] < 0.9 * before[name] for name in before)
+    assert record["parameters"] == was["parameters"]
+    old, new = (GPT3LMHeadModel.from_pretrained(place / "model") for place in (tmp_path / "run", tmp_path / "more"))
+    assert (new.config.hidden_size, new.config.attention_band) == (old.config.hidden_size, old.config.attention_band)
+    assert new.dtype == old.dtype == torch.bfloat16
+    assert not torch.equal(new.transformer.wte.weight, old.transformer.wte.weight)
+    tokenizers = [GPT3Tokenizer.from_pretrained(place) for place in (first, tmp_path / "more" / "model")]
+    assert tokenizers[0].get_vocab() == tokenizers[1].get_vocab()
+    assert tokenizers[1].model_max_length == 32
+
+
+def test_going_on_resumes_byte_equal_and_only_from_the_same_weights(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["pretrain", str(config())], False, False) == 0
+    first = tmp_path / "run" / "model"
+    assert run(["pretrain", str(go_on(config, first, "whole"))], False, False) == 0
+    plain = Watcher.__call__
+
+    def watch(self: Watcher, event: dict[str, Any]) -> None:
+        plain(self, event)
+        if event["event"] == "step" and event["step"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "__call__", watch)
+        assert run(["pretrain", str(go_on(config, first, "cut"))], False, False) == 75
+    assert run(["pretrain", str(go_on(config, first, "cut"))], False, False) == 0
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    (first / "model.safetensors").write_bytes((tmp_path / "whole" / "model" / "model.safetensors").read_bytes())
+    assert run(["pretrain", str(go_on(config, first, "cut"))], False, False) == 1
+    assert "E5010" in capsys.readouterr().err
+
+
+def test_any_decoder_can_be_gone_on_from(
+    config: Config, tmp_path: Path, family_tokenizer: Callable[[str], Any]
+) -> None:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = family_tokenizer("bart")
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=64, bos_token_id=2, eos_token_id=3, pad_token_id=0))
+    model.save_pretrained(tmp_path / "llama")
+    tokenizer.save_pretrained(tmp_path / "llama")
+    path = go_on(config, tmp_path / "llama", max_steps=20, save_steps=20, learning_rate=0.01)
+    assert run(["pretrain", str(path)], False, False) == 0
+    record = json.loads((tmp_path / "more" / "pretraining.json").read_text("utf-8"))
+    assert record["held_out_bits_per_byte"]["a.txt"] < record["held_out_bits_per_byte_before"]["a.txt"]
+    found = AutoModelForCausalLM.from_pretrained(tmp_path / "more" / "model")
+    assert (found.config.model_type, found.dtype) == ("llama", torch.float32)  # as it came, not rounded
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said"),
+    [({"n_layer": 3}, "E2071", "n_layer"), ({"vocab_size": 400}, "E2071", "320"),
+     ({"tokenizer": "elsewhere"}, "E2071", "tokenizer"), ({"n_positions": 33}, "E2072", "32")],
+)
+def test_what_does_not_fit_the_model_gone_on_from_is_refused(
+    changes: dict[str, Any], code: str, said: str, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["pretrain", str(config())], False, False) == 0
+    assert run(["pretrain", str(go_on(config, tmp_path / "run" / "model", **changes))], False, False) == 2
+    printed = capsys.readouterr().err
+    assert code in printed
+    assert said in printed
+    assert not (tmp_path / "more" / "config.yaml").exists()

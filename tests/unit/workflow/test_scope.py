@@ -8,7 +8,7 @@ import torch
 
 from treetune.tasks import sentiment
 from treetune.tasks.contract import TaskOptions, load_task, task_names
-from treetune.workflow.scope import TOKENIZER_FILES, files_digest, prompt_digest, weights_digest
+from treetune.workflow.scope import TOKENIZER_FILES, files_digest, prompt_digest, scope_of, weights_digest
 
 
 def model(**changed: torch.Tensor) -> SimpleNamespace:
@@ -66,3 +66,18 @@ def test_a_changed_wording_or_label_is_another_prompt(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(sentiment, "example_from_row", reworded)
     assert prompt_digest(task, options) != before
+
+
+def test_the_way_of_answering_is_in_the_scope_and_settings_to_come_are_not(tmp_path: Path) -> None:
+    facts = {"task": "question_answering", "max_new_tokens": 8, "engine": {}}
+
+    def settings_of(**more: object) -> str:
+        folder = SimpleNamespace(model=tmp_path)
+        run = SimpleNamespace(facts={**facts, **more}, loaded=SimpleNamespace(model=model()), folder=folder,
+                              task=load_task("qa"), options=TaskOptions())
+        return scope_of(run)["settings"]  # type: ignore[arg-type]
+
+    seen = [settings_of(), settings_of(answers_from="source"), settings_of(answers_from="anything"),
+            settings_of(answers_from="source", no_repeat_ngram_size=3)]
+    assert len(set(seen)) == 4
+    assert settings_of(engine={"blocks": True}, seconds=3) == seen[0]

@@ -1,0 +1,176 @@
+"""Memory of a run by part, and its peak over the phases it goes through.
+
+Values a layer keeps for its backward pass were counted on the real layers by hooks on saved tensors (a test counts
+again). Letters: T tokens, h width, a attention width, k key width, i inner width, H heads, s tokens seen.
+Where attention is fused, scores do not stand in memory; with dropout on them, or a bias, they do (H s values a token).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from treetune.plan.architecture import Architecture, Stack
+from treetune.plan.quantity import Range, about
+from treetune.plan.workload import Pass, Workload
+
+GIB = 1 << 30
+FLOAT, HALF = 4, 2
+LOGITS_CHUNK = 1 << 26
+"""Bytes of logits that stand at a time where the loss is taken in stretches (`treetune.models.label_loss`)."""
+OPTIMIZER_VALUES = {"adamw": 2, "adam": 2, "sgd": 1, "muon": 2}
+PROCESS_BYTES = 410 << 20
+"""Python with torch, transformers and the loop imported and rows read, measured on Linux (torch 2.13, CPU build)."""
+ADAPTER_BYTES = 45 << 20
+"""What importing peft adds."""
+DEVICE_CONTEXT = 500 << 20
+"""What a GPU keeps for its own kernels."""
+ROW_BYTES = 6_000
+"""A row of the data as row, example and token ids, in Python, without its text."""
+SPREAD = (0.9, 1.25)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes. ``parts`` are of the training step; ``phases`` are the peaks of what a run goes through."""
+
+    parts: dict[str, float]
+    phases: dict[str, float]
+    peak: Range
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"parts": self.parts, "phases": self.phases, "peak": self.peak.as_dict(),
+                "peak_phase": max(self.phases, key=lambda name: self.phases[name])}
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySettings:
+    """What decides the memory besides model and data.
+
+    Attributes:
+        frozen, head_only: see `Architecture.trained_parameters`. tree: rows are packed. gpu: on a device of its own.
+        shards: devices that share weights, gradients and optimizer. data_bytes: of the rows in this process.
+        stored_bytes, weight_bytes: of a weight in the file, and of one of the layers in memory (less when quantised).
+    """
+
+    lora_r: int = 0
+    frozen: int = 0
+    head_only: bool = False
+    optim: str = "adamw"
+    checkpointing: bool = False
+    bf16: bool = False
+    tree: bool = True
+    gpu: bool = False
+    shards: int = 1
+    data_bytes: float = 0.0
+    stored_bytes: int = FLOAT
+    weight_bytes: float = FLOAT
+
+    def trained(self, model: Architecture) -> int:
+        """Weights that training changes."""
+        return model.trained_parameters(lora_r=self.lora_r, frozen=self.frozen, head_only=self.head_only)
+
+    def kept_share(self, model: Architecture) -> float:
+        """Share of the layers whose activations are kept: none where nothing below the head is trained."""
+        if self.lora_r:
+            return 1.0
+        return 0.0 if self.head_only else 1 - min(1.0, self.frozen / model.layers)
+
+
+def layer_values(stack: Stack, one: Pass, *, tree: bool, source_tokens: int = 0, raw: bool = False) -> float:
+    """Values that one layer keeps for the backward pass of ``one``.
+
+    Args:
+        source_tokens: tokens of the other stack whose keys and values a crossed layer keeps.
+        raw: the model as it came, before `treetune.models.engine` made one kernel of its GELU.
+    """
+    tokens, width = one.tokens, stack.width
+    kept = float(stack.norms * stack.norm_values * width)
+    kept += 2 * stack.attention + 2 * stack.keys + (stack.attention if tree else 0)
+    kept += (stack.inner_values + (stack.formula_values if raw else 0)) * stack.inner
+    if stack.query_norm:
+        kept += 2 * (stack.attention + stack.keys)
+    if stack.crossed:
+        kept += 2 * stack.attention
+    if stack.dropout:
+        kept += stack.norms * width
+    if stack.explicit:
+        kept += (3 if stack.dropout else 1) * stack.heads * one.longest
+        if stack.crossed:
+            kept += (3 if stack.dropout else 1) * stack.heads * max(1, source_tokens // max(1, one.rows))
+    gathered = 2 * stack.keys * one.keys if tree else 0
+    return kept * tokens + gathered + (2 * stack.attention * source_tokens if stack.crossed else 0)
+
+
+def activation_bytes(model: Architecture, one: Pass, settings: MemorySettings, *, raw: bool = False) -> float:
+    """What a forward pass leaves for the backward pass, without logits. ``raw``: see `layer_values`."""
+    size = HALF if settings.bf16 else FLOAT
+    total = 0.0
+    for stack in model.stacks:
+        encoding = len(model.stacks) > 1 and not stack.crossed
+        side = Pass(one.source_tokens, one.sources, one.source_longest, 0) if encoding else one
+        each = layer_values(stack, side, tree=settings.tree and model.family == "decoder",
+                            source_tokens=one.source_tokens, raw=raw)
+        layers = stack.layers * settings.kept_share(model)
+        if settings.checkpointing:
+            total += side.tokens * stack.width * layers + each
+        else:
+            total += each * layers
+        total += (3 if model.family != "decoder" else 2) * side.tokens * stack.width  # embedding and last norm
+    return total * size
+
+
+def logits_bytes(model: Architecture, one: Pass, settings: MemorySettings) -> float:
+    """Logits, their logarithms, their gradient and the gradient of the output matrix, at the labelled tokens."""
+    if model.output is None:
+        return 0.0
+    vocabulary = model.output.outputs
+    whole = float(one.labels * vocabulary * FLOAT)
+    matrix = float(vocabulary * model.width * FLOAT)
+    frozen = settings.lora_r > 0
+    if model.family == "decoder":  # in stretches
+        return min(whole, max(LOGITS_CHUNK, 64 * vocabulary * FLOAT)) * 3 + (0 if frozen else matrix)
+    return whole * 3 + (0 if frozen else matrix)
+
+
+def proof_bytes(model: Architecture, one: Pass, settings: MemorySettings, trained: float) -> float:
+    """The gradients of the separate rows beside those of the tree, on the rows of the proof, padded; no dropout.
+
+    Logits stand whole once, and for a moment their gradient beside what is left of them.
+    """
+    calm = replace(model, stacks=tuple(replace(stack, dropout=False, explicit=False) for stack in model.stacks))
+    plain = MemorySettings(lora_r=settings.lora_r, tree=False)
+    whole = float(one.labels * (model.output.outputs if model.output else 0) * FLOAT)
+    return FLOAT * trained + activation_bytes(calm, one, plain, raw=True) + 1.3 * whole
+
+
+def memory_of(model: Architecture, work: Workload, settings: MemorySettings) -> Memory:
+    """Peak memory of one process on one device."""
+    adapters = model.lora_parameters(settings.lora_r) if settings.lora_r else 0
+    trained = settings.trained(model) / settings.shards
+    held = (model.parameters + adapters) / settings.shards
+    inside = model.matrix_weights / settings.shards
+    weights = FLOAT * (held - inside) + settings.weight_bytes * inside + (HALF * held if settings.bf16 else 0)
+    process = float(DEVICE_CONTEXT if settings.gpu else PROCESS_BYTES + (ADAPTER_BYTES if adapters else 0))
+    parts = {
+        "process": process, "data": 0.0 if settings.gpu else settings.data_bytes, "weights": weights,
+        "gradients": FLOAT * trained, "optimizer": FLOAT * trained * OPTIMIZER_VALUES[settings.optim],
+        "activations": activation_bytes(model, work.largest, settings),
+        "logits": logits_bytes(model, work.largest, settings),
+    }
+    always = parts["process"] + parts["data"] + weights
+    step = parts["activations"] + parts["logits"] + parts["gradients"]
+    phases = {
+        "loading": always + (0 if settings.gpu else settings.stored_bytes * model.parameters),
+        "training": always + parts["optimizer"] + step,
+        "saving": always + parts["optimizer"] + (0 if settings.gpu else FLOAT * trained),
+    }
+    if work.proof is not None:
+        phases["proof"] = always + FLOAT * trained + proof_bytes(model, work.proof, settings, trained)
+    return Memory(parts, phases, about(max(phases.values()), *SPREAD))
+
+
+def cache_bytes(model: Architecture, tokens: int, rows: int, size: int = FLOAT) -> float:
+    """Keys and values of ``rows`` rows of ``tokens`` tokens, kept while answers are written."""
+    writing = model.stacks[-1]
+    return 2.0 * writing.layers * writing.keys * size * tokens * rows * (2 if writing.crossed else 1)
