@@ -22,6 +22,7 @@ _HOMES = {
     "GPT3TokenizerFast": "treetune.models.gpt3",
     "check": "treetune.verbs",
     "gate": "treetune.verbs",
+    "load": "treetune.verbs",
     "open_run": "treetune.workflow.run",
     "pretrain": "treetune.verbs",
     "review": "treetune.verbs",
@@ -30,12 +31,12 @@ _HOMES = {
 
 __all__ = [
     "GPT3Config", "GPT3LMHeadModel", "GPT3Tokenizer", "GPT3TokenizerFast", "__version__", "check", "gate",
-    "open_run", "pretrain", "review", "tune",
+    "load", "open_run", "pretrain", "review", "tune",
 ]
 
 if TYPE_CHECKING:
     from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, GPT3Tokenizer, GPT3TokenizerFast
-    from treetune.verbs import check, gate, pretrain, tune
+    from treetune.verbs import check, gate, load, pretrain, tune
     from treetune.workflow.run import open_run
 
 

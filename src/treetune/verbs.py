@@ -14,6 +14,7 @@ from treetune.core.records import Prediction
 from treetune.core.settings import PretrainSettings, TuneSettings, read_settings, read_yaml
 
 if TYPE_CHECKING:
+    from treetune.workflow.estimator import TunedModel
     from treetune.workflow.review import Desk
 
 
@@ -100,6 +101,16 @@ def plan(config: str | None = None, *, question: dict[str, Any] | None = None, *
     values = {**{name: value for name, value in ASSUMED.items() if name not in written}, **settings}
     return plan_run(read_settings(TuneSettings, Path(config) if config else None, values),
                     Question(**{"sizes": {}, **(question or {})}))
+
+
+def load(run: str, **options: Any) -> TunedModel:
+    """A run as scikit-learn knows models: ``load("runs/a").predict(["A warm film."])``, ``predict_proba``, ``decide``.
+
+    Options as in `treetune.workflow.estimator.load`.
+    """
+    from treetune.workflow.estimator import load as load_run
+
+    return load_run(run, **options)
 
 
 def export(run: str, to: str, output: str, **options: Any) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _gradients(
     model: torch.nn.Module, examples: Sequence[TokenizedExample], layout: str, max_tokens: int
 ) -> dict[str, torch.Tensor]:
     training = model.training
-    model.eval()
+    without_dropout(model)
     model.zero_grad(set_to_none=True)
     device = next(model.parameters()).device
     try:
@@ -148,19 +148,31 @@ def _gradients(
         model.train(training)
 
 
+def without_dropout(model: torch.nn.Module) -> None:
+    """Evaluation, but layers that were told to recompute their activations still do, which takes training.
+
+    Only the layer itself is put back, not what is in it, and none that drops values itself.
+    """
+    model.eval()
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False) and not isinstance(getattr(module, "dropout", None), float):
+            module.training = True
+
+
 def _passes(
     model: torch.nn.Module, examples: Sequence[TokenizedExample], layout: str, max_tokens: int
 ) -> Iterator[Batch]:
     """The passes whose gradients are added up; none takes more memory than about one pass of training.
 
-    A model as it came keeps up to twice as much a token as one that was set up, hence half the tokens.
+    A model as it came keeps up to twice as much a token as one that was set up, and its logits stand whole with
+    their logarithms and the slopes of both, hence a quarter of the tokens and half of the logits.
     """
     if layout != "padded":
         yield from batches_of(examples, layout, len(examples), max_tokens)
         return
     core = core_model(model)
     logits = rows_of_chunk(int(core.config.get_text_config().vocab_size))
-    for part in few_rows(examples, max_tokens // 2, logits):
+    for part in few_rows(examples, max_tokens // 4, logits // 2):
         yield padded_batch(part)
 
 

@@ -7,12 +7,13 @@ Where attention is fused, scores do not stand in memory; with dropout on them, o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from treetune.plan.architecture import Architecture, Stack
 from treetune.plan.quantity import Range, about
-from treetune.plan.workload import Pass, Workload
+from treetune.plan.workload import Pass, Workload, scaled
 
 GIB = 1 << 30
 FLOAT, HALF = 4, 2
@@ -134,14 +135,24 @@ def logits_bytes(model: Architecture, one: Pass, settings: MemorySettings) -> fl
 
 
 def proof_bytes(model: Architecture, one: Pass, settings: MemorySettings, trained: float) -> float:
-    """The gradients of the separate rows beside those of the tree, on the rows of the proof, padded; no dropout.
+    """What the proof of exactness takes beside the weights: one of two passes, whichever is larger; no dropout.
 
-    Logits stand whole once, and for a moment their gradient beside what is left of them.
+    First the separate rows through the model as it came, at most a quarter of the tokens or a single row at a
+    time, with logits that stand whole; then a tree of them all, with the gradients of the former kept beside its own.
+
+    Args:
+        one: the rows of the proof. trained: weights with a gradient.
     """
     calm = replace(model, stacks=tuple(replace(stack, dropout=False, explicit=False) for stack in model.stacks))
-    plain = MemorySettings(lora_r=settings.lora_r, tree=False)
-    whole = float(one.labels * (model.output.outputs if model.output else 0) * FLOAT)
-    return FLOAT * trained + activation_bytes(calm, one, plain, raw=True) + 1.3 * whole
+    few = scaled(one, max(0.25, 1 / max(1, one.rows)))
+    few = replace(few, tokens=max(few.tokens, one.longest))
+    vocabulary = model.output.outputs if model.output else 0
+    stretch = max(64, LOGITS_CHUNK // (FLOAT * max(1, vocabulary))) // 2
+    states = min(few.labels, max(stretch, math.ceil(one.labels / one.rows)))
+    plain = MemorySettings(lora_r=settings.lora_r, tree=False, checkpointing=settings.checkpointing)
+    apart = activation_bytes(calm, few, plain, raw=True) + 3 * float(states * vocabulary * FLOAT)
+    together = activation_bytes(calm, one, replace(plain, tree=settings.tree)) + logits_bytes(model, one, plain)
+    return FLOAT * trained + max(apart, FLOAT * trained + together)
 
 
 def memory_of(model: Architecture, work: Workload, settings: MemorySettings) -> Memory:
@@ -166,7 +177,7 @@ def memory_of(model: Architecture, work: Workload, settings: MemorySettings) -> 
         "saving": always + parts["optimizer"] + (0 if settings.gpu else FLOAT * trained),
     }
     if work.proof is not None:
-        phases["proof"] = always + FLOAT * trained + proof_bytes(model, work.proof, settings, trained)
+        phases["proof"] = always + proof_bytes(model, work.proof, settings, trained)
     return Memory(parts, phases, about(max(phases.values()), *SPREAD))
 
 

@@ -43,7 +43,7 @@ class Workload:
         row_tokens: tokens of the separate rows, shown over all steps. tokens: computed, shared ones once.
         labels: learnt from. context: tokens that a token sees, in the mean. largest: the pass that takes most memory.
         evaluation_rows, evaluation_tokens, evaluation_passes: of one pass over the validation rows.
-        evaluations: how many. saves: checkpoints. proof: the pass on which exactness is proved; None: no proof.
+        evaluations: how many. saves: checkpoints. proof: the rows on which exactness is proved; None: no proof.
         sampled: rows that were tokenized to know this; 0: it was said by hand.
     """
 

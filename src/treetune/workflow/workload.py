@@ -261,7 +261,7 @@ def _context(passes: Sequence[Pass], head: str) -> float:
 
 
 def _proof(rows: Rows, limit: int) -> Pass:
-    """The padded pass on which a decoder's layout is proved exact: its longest rows and as many others as fill a pack.
+    """The rows on which a decoder's layout is proved exact: its longest and as many others as fill a pack.
 
     See `treetune.models.exactness.rows_to_prove`.
     """
@@ -278,11 +278,7 @@ def _proof(rows: Rows, limit: int) -> Pass:
             chosen[place] = None
             size += lengths[place]
     longest = max(lengths[place] for place in chosen)
-    starts = [len(rows[place].prompt_ids) for place in chosen]
-    columns = set()
-    for place, start in zip(chosen, starts, strict=True):
-        columns |= set(range(start - 1, start - 1 + len(rows[place].completion_ids)))
-    return Pass(len(chosen) * longest, len(chosen), longest, len(chosen) * len(columns))
+    return Pass(size, len(chosen), longest, sum(len(rows[place].completion_ids) for place in chosen))
 
 
 def window_of(config: Mapping[str, Any], positions: int) -> int:

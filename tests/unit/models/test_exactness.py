@@ -20,6 +20,7 @@ from transformers import (
     MambaConfig,
     MistralConfig,
     OpenAIGPTConfig,
+    OPTConfig,
     PhiConfig,
     Qwen3Config,
 )
@@ -232,8 +233,8 @@ def test_no_pass_of_the_proof_is_larger_than_one_of_training(layout: str, monkey
 
     model = model_of(GPT2Config(**OLD), torch.float64)
     model.lm_head.register_forward_hook(watch)
-    model.transformer.register_forward_pre_hook(
-        lambda module, given, named: tokens.append(named["input_ids"].numel()), with_kwargs=True)
+    model.transformer.h[0].register_forward_pre_hook(
+        lambda module, given: tokens.append(given[0].shape[:-1].numel()))
     truth = gradients(model, many, "padded", 1)
     logits.clear()
     tokens.clear()
@@ -245,6 +246,28 @@ def test_no_pass_of_the_proof_is_larger_than_one_of_training(layout: str, monkey
     assert max(logits) <= 12
     ours = gradients(model, many, "padded", 1)
     assert all(torch.allclose(ours[name], truth[name], rtol=1e-9, atol=1e-12) for name in truth)
+
+
+@pytest.mark.parametrize("config", [GPT2Config(**OLD), GPT3Config(**SHAPE, attention_band=5, resid_pdrop=0.1),
+                                    OPTConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, ffn_dim=48,
+                                              num_attention_heads=4, max_position_embeddings=64, word_embed_proj_dim=32,
+                                              dropout=0.1)], ids=["gpt2", "gpt3", "opt"])
+def test_layers_that_recompute_in_training_do_so_in_the_proof_and_nothing_is_dropped(rows: Rows, config: Any) -> None:
+    model = model_of(config, torch.float64)
+    calls = []
+    for module in model.modules():
+        if isinstance(module, torch.nn.LayerNorm):
+            module.register_forward_hook(lambda *_: calls.append(1))
+    counted = []
+    for recompute in (False, True):
+        if recompute:
+            model.activation_checkpointing_enable()
+        calls.clear()
+        proof = prove(model, rows, "padded", 60)
+        assert proof.difference <= 1e-9
+        counted.append(len(calls))
+    assert all(module.training for module in model.modules())  # as it was
+    assert (counted[1] > counted[0]) == (config.model_type != "opt")  # OPT drops values in the layer itself
 
 
 def test_an_engine_has_a_name_and_weaker_ones_that_end_in_the_plain_way() -> None:

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treetune.core.errors import UsageError
@@ -160,6 +160,7 @@ def test_the_probe_extends_what_it_saw() -> None:
     assert found.how == "probe"
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.1, 10), min_size=3, max_size=20), st.floats(0.1, 5))
 def test_the_measured_rate_scales_with_the_clock(seconds: list[float], factor: float) -> None:
     rate, error = seconds_a_token([Step(each, 100) for each in seconds])
