@@ -39,6 +39,7 @@ def measures_of(data: dict[str, Any]) -> list[Any]:
 def test_values_and_differences_are_those_of_fairlearn(seed: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        pytest.importorskip("fairlearn", reason="the second opinion is not installed")
         from fairlearn.metrics import MetricFrame, selection_rate, true_positive_rate
         from sklearn.metrics import accuracy_score
     data = simulated(seed)
