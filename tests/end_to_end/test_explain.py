@@ -1,14 +1,10 @@
 """``treetune explain`` over a small tuned run: each way to ask, each way to show."""
 
 import json
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import typer.main
-
-from treetune.cli.app import build_app
 from treetune.core.errors import EXIT_DATA, EXIT_USAGE
 
 
@@ -77,13 +73,3 @@ def test_wrong_questions_are_refused(
     assert cli("explain", run, "--text", "a", "--suspects").code == EXIT_USAGE
     assert cli("explain", run, "--text", "a", "--output", "pdf").code == EXIT_USAGE
     assert cli("explain", run, "--row", "99", "--data", rows_file("sentiment", 2)).code == EXIT_DATA
-
-
-def test_every_command_of_the_page_is_understood() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "explain.md").read_text("utf-8")
-    lines = [line for line in page.splitlines() if line.startswith("treetune explain")]
-    assert len(lines) >= 6
-    group: Any = typer.main.get_command(build_app("explain"))
-    for line in lines:
-        verb, *words = shlex.split(line)[1:]
-        group.commands[verb].make_context(verb, words)

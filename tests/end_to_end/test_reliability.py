@@ -109,20 +109,6 @@ def test_a_setting_unknown_to_the_runs_version_had_its_default(tmp_path: Path) -
         refuse_changed(folder, {"seed": 0, "row_order": "grouped"})
 
 
-def test_the_documents_commands_are_understood() -> None:
-    import typer.main
-
-    from treetune.cli.app import build_app
-
-    group: Any = typer.main.get_command(build_app("tune"))
-    for name in ("reliability.md", "distributed.md"):
-        text = (ROOT / "docs" / name).read_text("utf-8")
-        lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
-        assert lines, name
-        for line in lines:
-            group.commands["tune"].make_context("tune", line.split()[2:])
-
-
 def test_the_tests_that_the_document_names_are_there() -> None:
     text = (ROOT / "docs" / "reliability.md").read_text("utf-8")
     sources = "".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
