@@ -1,6 +1,6 @@
-"""Tiny random models of other families than ours, in folders as the hub lays them out."""
+"""Tiny random models: ours, with the shortest of tunings, and other families in folders as the hub lays them out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +100,69 @@ def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         return made[key]
 
     return get
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """So that tests do not fight for the cores, and sums come out the same."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread_in_english(one_thread: None) -> Iterator[None]:
+    """Messages in English whatever the machine speaks, too."""
+    from treetune.core.language import choose_language
+
+    choose_language("en")
+    yield
+    choose_language("")
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt3(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """(tasks) -> a two-layer GPT-3 of random weights, with a tokenizer of some 400 entries learnt on their rows."""
+
+    def make(*tasks: str) -> Path:
+        import torch
+
+        from treetune.data.sample import sample_path
+        from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, train_tokenizer
+
+        texts = [line for task in tasks for line in sample_path(task, "train").read_text("utf-8").splitlines()[:20]]
+        tokenizer = train_tokenizer(texts, 400, 512)
+        torch.manual_seed(0)
+        config = GPT3Config(
+            vocab_size=len(tokenizer), n_positions=512, n_embd=32, n_layer=2, n_head=2, attention_band=64,
+            bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        folder = tmp_path_factory.mktemp("models") / "tiny"
+        GPT3LMHeadModel(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def short_runs(tiny_gpt3: Callable[..., Path]) -> Callable[..., dict[str, Path]]:
+    """(folder, tasks) -> a run of two steps for each task, over one tiny model."""
+
+    def make(root: Path, *tasks: str) -> dict[str, Path]:
+        from treetune.cli.app import run
+        from treetune.data.sample import sample_path
+
+        model = tiny_gpt3(*tasks)
+        for task in tasks:
+            words = ["tune", "--task", task, "--model", model, "--data", sample_path(task, "train"),
+                     "--validation-data", sample_path(task, "validation"), "--output-dir", root / task, "--max-steps",
+                     2, "--per-device-train-batch-size", 4, "--max-new-tokens", 8, "--torch-threads", 1]
+            assert run([str(word) for word in words], False, False) == 0
+        return {task: root / task for task in tasks}
+
+    return make

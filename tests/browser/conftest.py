@@ -13,7 +13,6 @@ import pytest
 
 from treetune.cli.app import run
 from treetune.data.sample import sample_path
-from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, train_tokenizer
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome")
                  if (path := shutil.which(name))), "")
@@ -34,28 +33,14 @@ def chromium() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def two_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def two_runs(
+    short_runs: Callable[..., dict[str, Path]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """A sentiment run whose gate holds everything back, and a question answering run without a gate."""
-    import torch
-
-    root = tmp_path_factory.mktemp("page")
-    tasks = ("sentiment", "question_answering")
-    texts = [line for task in tasks for line in sample_path(task, "train").read_text("utf-8").splitlines()[:20]]
-    tokenizer = train_tokenizer(texts, 400, WINDOW)
-    torch.manual_seed(0)
-    model = GPT3LMHeadModel(GPT3Config(
-        vocab_size=len(tokenizer), n_positions=WINDOW, n_embd=32, n_layer=2, n_head=2, attention_band=64,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
-    model.save_pretrained(root / "tiny")
-    tokenizer.save_pretrained(root / "tiny")
-    for task in tasks:
-        words = ["tune", "--task", task, "--model", root / "tiny", "--data", sample_path(task, "train"),
-                 "--validation-data", sample_path(task, "validation"), "--output-dir", root / task, "--max-steps", 2,
-                 "--per-device-train-batch-size", 4, "--max-new-tokens", 8, "--torch-threads", 1]
-        assert run([str(word) for word in words], False, False) == 0
-    assert run(["gate", str(root / "sentiment"), "--data", str(sample_path("sentiment", "test")), "--max-error",
+    found = short_runs(tmp_path_factory.mktemp("page"), "sentiment", "question_answering")
+    assert run(["gate", str(found["sentiment"]), "--data", str(sample_path("sentiment", "test")), "--max-error",
                 "0.001"], False, False) == 4
-    return {task: root / task for task in tasks}
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,15 @@
-"""A tiny model in a folder, the command line as a function, and one tuned run a task."""
+"""The command line as a function, and one tuned run a task."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from treetune.cli.app import run
-from treetune.core.language import choose_language
 from treetune.data.sample import sample_path
-from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, train_tokenizer
 
 TASKS = ("translation", "summarization", "sentiment", "question_answering")
 WINDOW = 512
@@ -32,30 +29,14 @@ class Result:
 
 
 @pytest.fixture(autouse=True)
-def one_thread_in_english() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    choose_language("en")
-    yield
-    choose_language("")
-    torch.set_num_threads(before)
+def always(one_thread_in_english: None) -> None:
+    """For every test in this folder."""
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A two-layer model of random weights, with a tokenizer of some 400 entries."""
-    texts = [line for task in TASKS for line in sample_path(task, "train").read_text("utf-8").splitlines()[:20]]
-    tokenizer = train_tokenizer(texts, 400, WINDOW)
-    torch.manual_seed(0)
-    config = GPT3Config(
-        vocab_size=len(tokenizer), n_positions=WINDOW, n_embd=32, n_layer=2, n_head=2, attention_band=64,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    GPT3LMHeadModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+def tiny(tiny_gpt3: Callable[..., Path]) -> Path:
+    """A random model in a folder, whose tokenizer knows the rows of every task."""
+    return tiny_gpt3(*TASKS)
 
 
 @pytest.fixture

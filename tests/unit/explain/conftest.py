@@ -1,6 +1,6 @@
 """Small models that explanations are tested on, in float64, and examples for them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,8 @@ OPTIONS = TaskOptions(("positive", "negative"), "auto")
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def always(one_thread: None) -> None:
+    """For every test in this folder."""
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Tiny models, tokenizers and rows; one thread, so that tests do not fight for the cores."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,11 +13,8 @@ TEXTS = ["The film was good and the film was long.", "Ein Film, der gut war.", "
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def always(one_thread: None) -> None:
+    """For every test in this folder."""
 
 
 @pytest.fixture

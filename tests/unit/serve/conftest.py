@@ -12,12 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
 
 from treetune.cli.app import run
-from treetune.core.language import choose_language
 from treetune.data.sample import sample_path
-from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, train_tokenizer
 from treetune.serve.access import Keys, host_names
 from treetune.serve.app import build_app
 from treetune.serve.desk import Desk
@@ -33,33 +30,16 @@ KEY = "a-key-of-forty-characters-for-the-tests!"
 
 
 @pytest.fixture(autouse=True)
-def one_thread_in_english() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    choose_language("en")
-    yield
-    choose_language("")
-    torch.set_num_threads(before)
+def always(one_thread_in_english: None) -> None:
+    """For every test in this folder."""
 
 
 @pytest.fixture(scope="session")
-def made_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def made_runs(
+    short_runs: Callable[..., dict[str, Path]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """Task -> a run of two steps over a random model."""
-    texts = [line for task in TASKS for line in sample_path(task, "train").read_text("utf-8").splitlines()[:20]]
-    tokenizer = train_tokenizer(texts, 400, WINDOW)
-    torch.manual_seed(0)
-    model = GPT3LMHeadModel(GPT3Config(
-        vocab_size=len(tokenizer), n_positions=WINDOW, n_embd=32, n_layer=2, n_head=2, attention_band=64,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
-    root = tmp_path_factory.mktemp("serve")
-    model.save_pretrained(root / "tiny")
-    tokenizer.save_pretrained(root / "tiny")
-    for task in TASKS:
-        words = ["tune", "--task", task, "--model", root / "tiny", "--data", sample_path(task, "train"),
-                 "--validation-data", sample_path(task, "validation"), "--output-dir", root / task, "--max-steps", 2,
-                 "--per-device-train-batch-size", 4, "--max-new-tokens", 8, "--torch-threads", 1]
-        assert run([str(word) for word in words], False, False) == 0
-    return {task: root / task for task in TASKS}
+    return short_runs(tmp_path_factory.mktemp("serve"), *TASKS)
 
 
 @pytest.fixture(scope="session")

@@ -22,11 +22,8 @@ from treetune.train.loop import fit
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def always(one_thread: None) -> None:
+    """For every test in this folder."""
 
 
 @pytest.fixture(scope="session")

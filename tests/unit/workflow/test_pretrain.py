@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from transformers import AutoModelForCausalLM
 
 from treetune.cli.app import run
 from treetune.cli.show import Watcher
-from treetune.core.language import choose_language
 from treetune.core.settings import PretrainSettings, TextSource
 from treetune.models.gpt3 import GPT3LMHeadModel, GPT3Tokenizer, train_tokenizer
 from treetune.workflow.log import read_events
@@ -25,16 +24,7 @@ from treetune.workflow.pretrain import asked, held_out_blocks, pieces_of_lines, 
 
 WORDS = ["river", "stone", "green", "walks", "slowly", "under", "bright", "seven", "boats", "sing"]
 Config = Callable[..., Path]
-
-
-@pytest.fixture(autouse=True)
-def one_thread_in_english() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    choose_language("en")
-    yield
-    choose_language("")
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread_in_english")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Opening a run: the model is the one that was trained, errors name what is missing."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,7 @@ from treetune.workflow import path as path_module
 from treetune.workflow.path import tune
 from treetune.workflow.run import open_run, save_model
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
