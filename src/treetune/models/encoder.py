@@ -16,13 +16,11 @@ from numpy.typing import NDArray
 
 from treetune.core.records import IntArray
 from treetune.models.engine import core_model
+from treetune.models.family import first_position
 from treetune.models.freeze import layers_of
 from treetune.models.row_attention import NAME, RowLayout, unpacked_behind
+from treetune.trees.passes import packed_passes, passes
 
-OFFSET_POSITIONS = (
-    "camembert", "data2vec-text", "ibert", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
-    "xmod",
-)
 CANNOT = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, NotImplementedError)
 TOLERANCE = 1e-4
 
@@ -138,46 +136,13 @@ def run_encoder(model: Any, batch: EncoderBatch) -> Any:
     core = core_model(model)
     if core.config._attn_implementation != NAME:
         core.set_attn_implementation(NAME)
-    positions = batch.rows.positions().to(batch.input_ids.device) + first_position(core.config)
+    first = first_position(core.config.model_type, core.config.pad_token_id)
+    positions = batch.rows.positions().to(batch.input_ids.device) + first
     given = {} if batch.segment_ids is None else {"token_type_ids": batch.segment_ids}
     with unpacked_behind(layers_of(core)[-1], batch.rows):
         # a mask of four dimensions is passed on untouched by transformers; our attention reads the rows instead
         return model(input_ids=batch.input_ids, position_ids=positions, rows=batch.rows,
                      attention_mask=batch.input_ids.new_zeros(1, 1, 1, 1, dtype=torch.bool), **given)
-
-
-def first_position(config: Any) -> int:
-    """The position of a row's first token: RoBERTa and its kin count from behind the padding token."""
-    return int(config.pad_token_id or 0) + 1 if config.model_type in OFFSET_POSITIONS else 0
-
-
-def passes(lengths: Sequence[int], rows_per_pass: int, max_tokens: int) -> Iterator[list[int]]:
-    """Places of rows, sorted by length, in runs of at most ``rows_per_pass`` rows and ``max_tokens`` padded tokens.
-
-    Neighbours are of like length, so little is padded. A single row may be longer than ``max_tokens``.
-    """
-    run: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
-        if run and (len(run) == rows_per_pass or (len(run) + 1) * lengths[place] > max_tokens):
-            yield run
-            run = []
-        run.append(place)
-    if run:
-        yield run
-
-
-def packed_passes(lengths: Sequence[int], rows_per_pass: int, max_tokens: int) -> Iterator[list[int]]:
-    """The same for rows without padding: at most ``max_tokens`` tokens of the rows themselves."""
-    run: list[int] = []
-    size = 0
-    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
-        if run and (len(run) == rows_per_pass or size + lengths[place] > max_tokens):
-            yield run
-            run, size = [], 0
-        run.append(place)
-        size += lengths[place]
-    if run:
-        yield run
 
 
 def batches_of(rows: Sequence[EncoderRow], layout: str, rows_per_pass: int, max_tokens: int) -> Iterator[EncoderBatch]:

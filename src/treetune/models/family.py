@@ -24,6 +24,10 @@ from treetune.models.adapters import ADAPTER_CONFIG, base_of
 from treetune.models.embedded import resolve
 from treetune.tasks.contract import Task, load_task, outputs_of, task_names
 
+OFFSET_POSITIONS = (
+    "camembert", "data2vec-text", "ibert", "mpnet", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl",
+    "xmod",
+)
 DECODER, ENCODER, SEQ2SEQ = "decoder", "encoder", "seq2seq"
 HEADS: Mapping[tuple[str, OutputKind], str] = {
     (DECODER, OutputKind.TEXT): "causal",
@@ -78,6 +82,11 @@ class Head(Protocol):
     def settle(self, examples: Sequence[Example]) -> dict[str, Any]:
         """What predictions must know of the training rows, as entries of the model's configuration."""
         ...
+
+
+def first_position(model_type: str, pad_token_id: int | None) -> int:
+    """The position of a row's first token: RoBERTa and its kin count from behind the padding token."""
+    return int(pad_token_id or 0) + 1 if model_type in OFFSET_POSITIONS else 0
 
 
 def family_of(config: Mapping[str, Any]) -> str:

@@ -21,8 +21,7 @@ from treetune.core.errors import ModelError
 from treetune.core.seeds import seed_of
 from treetune.models.adapters import ADAPTER_CONFIG, attach_adapter, base_of, refuse_other_base
 from treetune.models.embedded import resolve
-from treetune.models.encoder import first_position
-from treetune.models.family import ENCODER, ENCODERS, family_of, load_head
+from treetune.models.family import ENCODER, ENCODERS, family_of, first_position, load_head
 from treetune.models.hub import fetch
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
@@ -215,7 +214,8 @@ def window_of(config: Any) -> int:
     """Tokens a row may have."""
     if not getattr(config, "max_position_embeddings", 0):
         return DEFAULT_SOURCE_WINDOW if config.is_encoder_decoder else DEFAULT_WINDOW
-    return int(config.max_position_embeddings) - first_position(config)
+    first = first_position(config.model_type, getattr(config, "pad_token_id", None))
+    return int(config.max_position_embeddings) - first
 
 
 def refuse_useless(tokenizer: Any, family: str, name: str) -> None:

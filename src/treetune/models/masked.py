@@ -17,10 +17,11 @@ from treetune.core.errors import ModelError
 from treetune.core.records import IntArray
 from treetune.core.seeds import generator
 from treetune.models.decoder import LossSum
-from treetune.models.encoder import EncoderBatch, EncoderRow, packed, packed_passes, padded, passes, run_encoder
+from treetune.models.encoder import EncoderBatch, EncoderRow, packed, padded, run_encoder
 from treetune.models.engine import core_model
 from treetune.models.label_loss import at_least_float32
 from treetune.models.seq2seq import labels_only
+from treetune.trees.passes import packed_passes, passes
 
 AUTO_CLASS = "AutoModelForMaskedLM"
 PEFT_TASK = "FEATURE_EXTRACTION"

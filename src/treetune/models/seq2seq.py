@@ -20,6 +20,7 @@ from treetune.models.decoder import LossSum
 from treetune.models.engine import core_model
 from treetune.models.label_loss import at_least_float32
 from treetune.models.tokens import encode_texts, fit_prompt, special_ids
+from treetune.trees.passes import source_passes
 
 AUTO_CLASS = "AutoModelForSeq2SeqLM"
 PEFT_TASK = "SEQ_2_SEQ_LM"
@@ -132,23 +133,8 @@ def batches_of(
     Args:
         layout: ``padded``. max_tokens: padded source and answer tokens of a pass; a single row may have more.
     """
-    keys = [row.prompt_ids.tobytes() for row in rows]
-    order = sorted(range(len(rows)), key=lambda place: (len(keys[place]), keys[place], place))
-    run: list[int] = []
-    for place in order:
-        if run and (len(run) == rows_per_pass or _size([rows[each] for each in [*run, place]]) > max_tokens):
-            yield padded([rows[each] for each in run], run)
-            run = []
-        run.append(place)
-    if run:
+    for run in source_passes(rows, rows_per_pass, max_tokens):
         yield padded([rows[each] for each in run], run)
-
-
-def _size(rows: Sequence[TokenizedExample]) -> int:
-    """Tokens computed for rows in one pass."""
-    sources = {row.prompt_ids.tobytes() for row in rows}
-    return (len(sources) * max(len(row.prompt_ids) for row in rows)
-            + len(rows) * max(len(row.completion_ids) for row in rows))
 
 
 def padded(rows: Sequence[TokenizedExample], places: Sequence[int]) -> Seq2SeqBatch:

@@ -10,8 +10,9 @@ import torch
 
 from treetune.core.records import Example, FloatArray, Prediction
 from treetune.models.classes import encode, log_probs
-from treetune.models.encoder import EncoderRow, padded, passes
+from treetune.models.encoder import EncoderRow, padded
 from treetune.models.load import LoadedModel
+from treetune.trees.passes import passes
 
 
 @torch.no_grad()

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from treetune.core.records import Example, Prediction, TokenizedExample
-from treetune.models.encoder import passes
 from treetune.models.engine import core_model
 from treetune.models.load import LoadedModel
 from treetune.models.seq2seq import batches_of, encode, encode_candidates, encode_sources, label_log_probs
 from treetune.predict.classes import label_scores
 from treetune.predict.watch import OnToken, watching
 from treetune.tasks.contract import Task
+from treetune.trees.passes import passes
 
 ROWS_PER_PASS = 32
 MAX_TOKENS = 4096

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from treetune.core.records import Example, FloatArray, Prediction
-from treetune.models.encoder import EncoderRow, padded, passes
+from treetune.models.encoder import EncoderRow, padded
 from treetune.models.load import LoadedModel
 from treetune.models.spans import encode, start_token
+from treetune.trees.passes import passes
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,13 @@ import numpy as np
 from treetune.core.errors import ModelError
 from treetune.core.records import Example, TokenizedExample
 from treetune.core.settings import TuneSettings
+from treetune.models.family import first_position
 from treetune.models.tokens import encode_texts, special_ids, tokenize
 from treetune.plan.workload import LEAST_PROOF, Pass, Workload
 from treetune.train.order import groups_of, rows_of_step, steps_per_epoch, total_steps
 from treetune.trees import pack
 from treetune.trees.blocks import attention_blocks
+from treetune.trees.passes import passes, source_passes
 
 SAMPLED_ROWS = 4000
 SAMPLED_STEPS = 40
@@ -144,20 +146,13 @@ def layout_of(head: str, settings: TuneSettings, layout: str | None = None) -> L
                            len(np.unique(tree.label_index)), keys=keys)
 
     def encoding(rows: Rows) -> Iterator[Pass]:
-        for run in _runs([row.num_tokens for row in rows], per_pass, limit):
+        for run in passes([row.num_tokens for row in rows], per_pass, limit):
             longest = max(rows[place].num_tokens for place in run)
             yield Pass(len(run) * longest, len(run), longest, 0)
 
     def translating(rows: Rows) -> Iterator[Pass]:
-        keys = [row.prompt_ids.tobytes() for row in rows]
-        run: list[Any] = []
-        for place in sorted(range(len(rows)), key=lambda place: (len(keys[place]), keys[place], place)):
-            if run and (len(run) == per_pass or _pair_tokens([*run, rows[place]]) > limit):
-                yield _pair(run)
-                run = []
-            run.append(rows[place])
-        if run:
-            yield _pair(run)
+        for run in source_passes(rows, per_pass, limit):
+            yield _pair([rows[place] for place in run])
 
     return {"causal": causal, "seq2seq": translating}.get(head, encoding)
 
@@ -168,29 +163,12 @@ def _padded(rows: Rows) -> Pass:
     return Pass(len(rows) * longest, len(rows), longest, labels)
 
 
-def _runs(lengths: Sequence[int], per_pass: int, limit: int) -> Iterator[list[int]]:
-    """As `treetune.models.encoder.passes`, which stands beside torch; a test holds the two together."""
-    run: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda place: (lengths[place], place)):
-        if run and (len(run) == per_pass or (len(run) + 1) * lengths[place] > limit):
-            yield run
-            run = []
-        run.append(place)
-    if run:
-        yield run
-
-
 def _pair(rows: Rows) -> Pass:
     sources = {row.prompt_ids.tobytes() for row in rows}
     written = max(len(row.completion_ids) for row in rows)
     labels = sum(len(row.completion_ids) for row in rows)
     return Pass(len(rows) * written, len(rows), written, labels, len(sources),
                 max(len(row.prompt_ids) for row in rows))
-
-
-def _pair_tokens(rows: Rows) -> int:
-    one = _pair(rows)
-    return one.tokens + one.source_tokens
 
 
 def count_workload(
@@ -283,6 +261,4 @@ def _proof(rows: Rows, limit: int) -> Pass:
 
 def window_of(config: Mapping[str, Any], positions: int) -> int:
     """Tokens a row may have; see `treetune.models.load.window_of`."""
-    if str(config.get("model_type", "")).startswith(("roberta", "camembert", "xlm-roberta")):
-        return positions - int(config.get("pad_token_id") or 0) - 1
-    return positions
+    return positions - first_position(str(config.get("model_type", "")), config.get("pad_token_id"))

@@ -11,8 +11,9 @@ import torch
 from treetune.core.errors import DataError, ModelError
 from treetune.core.records import Example, PromptPart
 from treetune.models import classes, spans
-from treetune.models.encoder import EncoderRow, batches_of, passes
+from treetune.models.encoder import EncoderRow, batches_of
 from treetune.models.load import load_model
+from treetune.trees.passes import passes
 
 KINDS = ("bert", "roberta", "modernbert")
 every_kind = pytest.mark.parametrize("kind", KINDS)

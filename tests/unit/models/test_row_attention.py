@@ -18,7 +18,6 @@ from treetune.models.encoder import (
     batches_of,
     gradients,
     packed,
-    packed_passes,
     prove_packed,
     run_encoder,
     spread_of,
@@ -26,6 +25,7 @@ from treetune.models.encoder import (
 from treetune.models.load import load_model
 from treetune.models.row_attention import RowLayout
 from treetune.models.row_attention import row_attention as attend
+from treetune.trees.passes import packed_passes
 
 Folder = Callable[[str], Path]
 KINDS = ("bert", "roberta", "modernbert")
