@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from treetune.workflow.machine import processor_name
+
 PACKAGES = ("torch", "transformers", "tokenizers", "peft", "trl", "accelerate", "datasets", "lm-eval", "numpy")
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -24,7 +26,7 @@ def has_peer(module: str) -> bool:
 def facts(threads: int) -> dict[str, Any]:
     """Machine, versions, date. ``load``: other processes' demand on the processor in the last minute."""
     return {
-        "date": time.strftime("%Y-%m-%d %H:%M"), "machine": platform.machine(), "processor": processor(),
+        "date": time.strftime("%Y-%m-%d %H:%M"), "machine": platform.machine(), "processor": processor_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": threads, "load": round(os.getloadavg()[0], 2), "python": platform.python_version(),
         "versions": {name: version for name in PACKAGES if (version := version_of(name))},
@@ -46,16 +48,6 @@ def version_of(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-def processor() -> str:
-    """The processor's name as the kernel gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
 
 
 def matmul_peak(sizes: tuple[int, ...] = (512, 1024, 1536, 2048), tries: int = 3, *, bf16: bool = False) -> float:

@@ -18,6 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from treetune.models.tree_attention import unbuilt_forms
+
 NAME = "treetune_rows"
 
 
@@ -75,7 +77,7 @@ def row_attention(
             sliding_window=sliding_window, **kwargs,
         )
         return usual
-    unknown = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+    unknown = unbuilt_forms(kwargs)
     if unknown or query.shape[1] != key.shape[1]:
         raise NotImplementedError(f"attention with {', '.join(unknown) or 'grouped heads'} has no packed form")
     parts = []

@@ -7,6 +7,7 @@ so a layer recomputed under activation checkpointing sees the same tree.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,11 @@ def _joined(states: torch.Tensor, ranges: Ranges) -> torch.Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
 
+def unbuilt_forms(kwargs: Mapping[str, Any]) -> list[str]:
+    """What a model asks of its attention that neither trees nor packed rows can give it."""
+    return [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
+
+
 def tree_attention(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     attention_mask: torch.Tensor | None, dropout: float = 0.0, scaling: float | None = None,
@@ -155,8 +161,7 @@ def tree_attention(
             sliding_window=sliding_window, **kwargs,
         )
         return output
-    unknown = [name for name in ("softcap", "s_aux", "position_bias") if kwargs.get(name) is not None]
-    if unknown:
+    if unknown := unbuilt_forms(kwargs):
         raise NotImplementedError(f"attention with {', '.join(unknown)} has no tree form")
     labels_only = tree.pruned and query.shape[2] != key.shape[2]
     mixed = attend(query, key, value, tree, window=sliding_window, scale=scaling, dropout=dropout,

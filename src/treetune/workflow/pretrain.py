@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -208,20 +208,39 @@ def tokenizer_for(
 def training_blocks(
     settings: PretrainSettings, texts: dict[str, tuple[list[str], list[str]]], tokenizer: GPT3Tokenizer
 ) -> tuple[list[TokenizedExample], dict[str, dict[str, float]]]:
-    """Blocks of all sources in their shares; a source too small for its share is repeated, and that is counted."""
+    """Blocks of all sources in their shares, and what `in_shares` counts."""
     from treetune.models.corpus import blocks, document_ids
 
+    def read(told: Iterator[str], num_tokens: int, _stream: str) -> tuple[list[TokenizedExample], int]:
+        ids = document_ids(told, tokenizer, num_tokens)
+        return blocks(ids, settings.n_positions), sum(map(len, ids))
+
+    return in_shares(settings, texts, read)
+
+
+def in_shares(
+    settings: PretrainSettings, texts: dict[str, tuple[list[str], list[str]]],
+    read: Callable[[Iterator[str], int, str], tuple[list[Any], int]],
+) -> tuple[list[Any], dict[str, dict[str, float]]]:
+    """Training rows of all sources in their shares; a source too small for its share is repeated, and that is counted.
+
+    Args:
+        read: (texts, tokens wanted at most, name of the stream of chance) -> rows of the first of them, their tokens.
+    """
     total = sum(source.share for source in settings.data)
-    result: list[TokenizedExample] = []
+    result: list[Any] = []
     counts: dict[str, dict[str, float]] = {}
     for source in settings.data:
         wanted = int(settings.total_tokens * source.share / total)
         documents = texts[source.path][0]
         size, unique, turn = 0, 0, 0
         while documents and size < wanted:
-            ids = document_ids(asked(source, documents, settings.seed, turn), tokenizer, wanted - size)
-            result += blocks(ids, settings.n_positions)
-            size += sum(map(len, ids))
+            told = asked(source, documents, settings.seed, turn)
+            rows, more = read(told, wanted - size, f"{source.path} {turn}")
+            if not more:
+                break
+            result += rows
+            size += more
             unique, turn = unique or size, turn + 1
         counts[source.path] = {"tokens": size, "passes": round(size / max(1, unique), 2) if turn > 1 else 1}
     return result, counts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from treetune.core.errors import DataError
 from treetune.core.files import RunFolder, file_digest, write_json, write_text
 from treetune.core.settings import PretrainSettings, to_yaml
 from treetune.workflow.log import MetricsLog, OnEvent
-from treetune.workflow.pretrain import asked, fingerprint_of, kept_type, refuse_other_run, split_source
+from treetune.workflow.pretrain import fingerprint_of, in_shares, kept_type, refuse_other_run, split_source
 from treetune.workflow.run import save_model
 
 HELD_OUT = "held out"
@@ -73,23 +74,12 @@ def pretrain_masked(settings: PretrainSettings, folder: RunFolder, on_event: OnE
 def training_rows(
     settings: PretrainSettings, texts: dict[str, tuple[list[str], list[str]]], tokenizer: Any, length: int
 ) -> tuple[list[Any], dict[str, dict[str, float]]]:
-    """Rows of all sources in their shares; a source read again has other tokens hidden, and that is counted."""
-    total = sum(source.share for source in settings.data)
-    result: list[Any] = []
-    counts: dict[str, dict[str, float]] = {}
-    for source in settings.data:
-        wanted = int(settings.total_tokens * source.share / total)
-        size, unique, turn = 0, 0, 0
-        while texts[source.path][0] and size < wanted:
-            told = list(asked(source, texts[source.path][0], settings.seed, turn))
-            rows = rows_of(told, tokenizer, length, wanted - size, settings.seed, f"{source.path} {turn}")
-            if not rows:
-                break
-            result += rows
-            size += sum(row.num_tokens for row in rows)
-            unique, turn = unique or size, turn + 1
-        counts[source.path] = {"tokens": size, "passes": round(size / max(1, unique), 2) if turn > 1 else 1}
-    return result, counts
+    """Rows of all sources in their shares; a source read again has other tokens hidden."""
+    def read(told: Iterator[str], num_tokens: int, stream: str) -> tuple[list[Any], int]:
+        rows = rows_of(list(told), tokenizer, length, num_tokens, settings.seed, stream)
+        return rows, sum(row.num_tokens for row in rows)
+
+    return in_shares(settings, texts, read)
 
 
 def rows_of(
