@@ -95,7 +95,7 @@ def load_model(
         if random_init:
             model = auto.from_config(config, trust_remote_code=False, dtype=torch.float32)
         else:
-            with quiet_loading():
+            with quiet_transformers():
                 model, found = auto.from_pretrained(
                     place, config=config, trust_remote_code=False, use_safetensors=True,
                     dtype=torch.float32, output_loading_info=True, **held,
@@ -122,8 +122,8 @@ def name_labels(config: Any, labels: Sequence[str]) -> None:
 
 
 @contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Without transformers' table of weights that are new or left over; `refuse_missing` looks at it instead."""
+def quiet_transformers() -> Iterator[None]:
+    """Without transformers' bars and its table of new or left-over weights, which `refuse_missing` looks at instead."""
     before, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()

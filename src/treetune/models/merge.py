@@ -13,7 +13,7 @@ from treetune.core.errors import ModelError
 from treetune.core.files import write_json
 from treetune.core.seeds import generator
 from treetune.models.adapters import attach_adapter, quiet_peft
-from treetune.models.load import LoadedModel, load_model, locate, quiet_loading
+from treetune.models.load import LoadedModel, load_model, locate, quiet_transformers
 
 TOLERANCE = 1e-4
 PROBE_ROWS, PROBE_TOKENS = 4, 48
@@ -63,7 +63,7 @@ def merge_adapter(
     before = answers(apart.model, head)
     if load_in:
         base = load_model(place, head=head, labels=labels, load_in=load_in).model
-        with quiet_loading():
+        with quiet_transformers():
             base = base.dequantize(torch.float32)
         model = attach_adapter(base, adapter).eval()
     else:

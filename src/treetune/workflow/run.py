@@ -59,11 +59,14 @@ def save_model(folder: RunFolder, model: Any, tokenizer: Any, base: str = "", pl
     Raises:
         RunError: E5001 no space, E5002 no permission, E5003 other failure of the disk.
     """
+    from treetune.models.load import quiet_transformers
+
     try:
-        if base:
-            save_adapter(model, base, place, folder.model)
-        else:
-            model.save_pretrained(folder.model)
+        with quiet_transformers():
+            if base:
+                save_adapter(model, base, place, folder.model)
+            else:
+                model.save_pretrained(folder.model)
         tokenizer.save_pretrained(folder.model)
         sync_files(folder.model)
     except OSError as error:

@@ -22,7 +22,7 @@ from treetune.models.export.plain import (
     save_plain,
     save_tokenizer,
 )
-from treetune.models.load import NO_LIMIT, LoadedModel, quiet_loading
+from treetune.models.load import NO_LIMIT, LoadedModel, quiet_transformers
 
 PACKAGES = ("ctranslate2",)
 PRECISIONS = ("float32", "int8")
@@ -43,7 +43,7 @@ def write(loaded: LoadedModel, window: int, precision: str, folder: Path) -> dic
     aside = folder.with_name(f"{folder.name}-{ASIDE}")
     try:
         save_plain(plain_model(loaded.model, window), loaded.tokenizer, window, aside)
-        with quiet_loading():
+        with quiet_transformers():
             TransformersConverter(str(aside)).convert(str(folder), quantization=None if precision == "float32"
                                                       else precision, force=True)
         (folder / ASIDE).mkdir()

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM
 from treetune.core.errors import ModelError
 from treetune.core.files import write_text
 from treetune.models.export.plain import is_gpt3, plain_model, refuse_banded
-from treetune.models.load import LoadedModel, quiet_loading
+from treetune.models.load import LoadedModel, quiet_transformers
 from treetune.models.tokens import start_ids
 
 PACKAGES = ("gguf",)
@@ -245,7 +245,7 @@ def read(folder: Path, loaded: LoadedModel, precision: str) -> LoadedModel:
     window = int(fields[f"{kind}.context_length"].contents())
     config = plain_model(loaded.model, window).config
     try:
-        with quiet_loading():
+        with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=FILE, config=config, dtype=torch.float32)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         raise ModelError("E2806", "the converter of {form} cannot take this model", form="GGUF", where=str(folder),

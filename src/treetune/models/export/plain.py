@@ -16,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from treetune.core.errors import ModelError
 from treetune.core.files import write_json
 from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel
-from treetune.models.load import quiet_loading
+from treetune.models.load import quiet_transformers
 
 MATRICES = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # GPT-2 keeps them transposed (Conv1D)
 KEPT = ("vocab_size", "n_embd", "n_layer", "n_head", "n_inner", "activation_function", "resid_pdrop", "embd_pdrop",
@@ -80,7 +80,7 @@ def plain_model(model: Any, window: int) -> Any:
 
 def save_plain(model: Any, tokenizer: Any, window: int, folder: Path) -> None:
     """Model and tokenizer in Hugging Face layout."""
-    with quiet_loading():
+    with quiet_transformers():
         model.save_pretrained(folder)
     save_tokenizer(tokenizer, window, folder)
     if not is_gpt3(model):
