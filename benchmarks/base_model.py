@@ -46,7 +46,8 @@ from treetune.models.batches import batches_of
 from treetune.models.embedded import folder as shipped
 from treetune.models.load import LoadedModel, load_model
 from treetune.train.loop import mean_loss
-from treetune.workflow.pretrain import held_out_blocks, split_source, training_blocks
+from treetune.workflow.pretrain import held_out_blocks, training_blocks
+from treetune.workflow.pretraining_text import split_source
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"

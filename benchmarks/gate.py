@@ -29,7 +29,7 @@ from machine import RESULTS, conditions, facts, keep_results, table
 from treetune.core.files import RunFolder, read_json
 from treetune.core.records import Prediction
 from treetune.decide import scores as decide_scores
-from treetune.decide.gate import Judged, one_per_group
+from treetune.decide.judged import Judged, one_per_group
 from treetune.decide.scores import ScoreChoice, choose_score
 from treetune.decide.sequence import Promise, thresholds_to_test, walk
 from treetune.decide.support import with_text_scores

@@ -23,7 +23,7 @@ from gate_shift import examples_by_row, examples_in
 from machine import RESULTS, conditions, facts, keep_results, table
 from treetune.core.language import choose_language
 from treetune.core.records import Example
-from treetune.decide.gate import Judged
+from treetune.decide.judged import Judged
 from treetune.decide.scores import PLAIN, ScoreChoice
 from treetune.decide.sequence import Promise, thresholds_to_test, walk
 from treetune.tasks.contract import TaskOptions

@@ -25,7 +25,8 @@ from gate_shift import examples_by_row
 from machine import RESULTS, conditions, facts, keep_results, table
 from treetune.core.files import RunFolder, read_json, value_digest, write_json
 from treetune.decide.drift import ALARM_CHANCE, reference_of
-from treetune.decide.gate import fit_gate, one_per_group, sealed, split_judged
+from treetune.decide.gate import fit_gate, sealed
+from treetune.decide.judged import one_per_group, split_judged
 from treetune.decide.sequence import Promise
 from treetune.decide.validators.contract import validators_of
 from treetune.tasks.contract import TaskOptions, load_task

@@ -25,7 +25,8 @@ import numpy as np
 from gate import halves, stored
 from machine import RESULTS, conditions, facts, keep_results, table
 from treetune.decide import scores as decide_scores
-from treetune.decide.gate import Judged, one_per_group, scores_under, useless_checks
+from treetune.decide.gate import scores_under, useless_checks
+from treetune.decide.judged import Judged, one_per_group
 from treetune.decide.scores import PLAIN, ScoreChoice, choose_score
 from treetune.decide.sequence import Promise, thresholds_to_test, walk
 from treetune.metrics.selective import auroc, prediction_rejection_ratio, risk_coverage

@@ -26,7 +26,7 @@ from machine import RESULTS, conditions, facts, keep_results, table
 from treetune.core.files import RunFolder
 from treetune.core.records import Example, PromptPart, Row
 from treetune.decide.drift import ALARM_CHANCE, Profile, Reference, Watch, reference_of
-from treetune.decide.gate import one_per_group, split_judged
+from treetune.decide.judged import one_per_group, split_judged
 from treetune.decide.scores import PLAIN, ScoreChoice
 from treetune.decide.sequence import Promise, thresholds_to_test, walk
 from treetune.decide.support import with_text_scores

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from treetune.cli.flags import with_flags
-from treetune.cli.show import table
+from treetune.cli.table import table
 from treetune.core.errors import EXIT_DATA
 from treetune.core.language import say
 from treetune.core.settings import TuneSettings, read_settings

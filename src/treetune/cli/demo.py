@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from treetune.cli.show import Watcher, scores_table, table
+from treetune.cli.show import Watcher, scores_table
+from treetune.cli.table import table
 from treetune.core.language import say
 from treetune.core.settings import TuneSettings
 from treetune.tasks.contract import load_task

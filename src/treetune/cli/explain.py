@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from treetune.cli.flags import parse_columns
-from treetune.cli.show import Watcher, table
+from treetune.cli.show import Watcher
+from treetune.cli.table import table
 from treetune.core.errors import UsageError
 from treetune.core.files import write_text
 from treetune.core.language import say

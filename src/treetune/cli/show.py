@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from treetune.cli.table import table
 from treetune.core.language import say
 
 WARNINGS = {"lock_taken_over", "allowed_change", "other_software", "best_lost", "halved", "bad_loss", "stalled"}
@@ -110,20 +111,6 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
-
-
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(title=Text(title), title_justify="left")
-    for place, name in enumerate(header):
-        shown.add_column(Text(name), justify="left" if place == 0 else "right", overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(cell) for cell in row))  # as they are: [b] in a row is no markup
-    Console().print(shown)
 
 
 def scores_table(record: Mapping[str, Any]) -> None:

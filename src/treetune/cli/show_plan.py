@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from treetune.cli.show import table
+from treetune.cli.table import table
 from treetune.core.language import say
 from treetune.plan.devices import PRICES_OF
 from treetune.plan.energy import GRIDS_OF

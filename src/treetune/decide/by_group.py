@@ -8,21 +8,19 @@ rows they have, never on their outcomes.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from treetune.core.records import FloatArray
+from treetune.decide.judged import Judged
 from treetune.decide.sequence import Promise, thresholds_to_test, walk
 from treetune.metrics.interval import wilson
 from treetune.metrics.risk import accepted_rows_needed
 
-if TYPE_CHECKING:
-    from treetune.decide.gate import Judged
-
 MIN_TUNE_ROWS = 30  # below, the thresholds of all tune rows are tested
 
-Side = tuple[FloatArray, "Judged"]
+Side = tuple[FloatArray, Judged]
 
 
 def fit_groups(column: str, tune: Side, used: Side, promise: Promise) -> dict[str, Any]:

@@ -14,17 +14,16 @@ import numpy as np
 
 from treetune.core.errors import DataError
 from treetune.core.files import value_digest
-from treetune.core.records import FloatArray, Prediction, Reason
-from treetune.core.seeds import seed_of
+from treetune.core.records import FloatArray
 from treetune.decide.by_group import fit_groups
 from treetune.decide.calibrate import Calibrator, choose_calibrator, is_probability
+from treetune.decide.judged import Judged, one_per_group
 from treetune.decide.scores import PLAIN, ScoreChoice, choose_score
 from treetune.decide.sequence import Promise, Walk, rows_needed, thresholds_to_test, walk
 from treetune.metrics.calibration import expected_calibration_error, reliability
 from treetune.metrics.conformal import class_limits
 from treetune.metrics.interval import wilson
 from treetune.metrics.selective import (
-    BoolArray,
     area_under_risk_coverage,
     auroc,
     prediction_rejection_ratio,
@@ -33,80 +32,8 @@ from treetune.metrics.selective import (
 from treetune.metrics.statistics import nothing_to_score
 
 FORMAT = 2
-TUNE_SHARE = 0.4
 MAX_POINTS = 100
 MIN_FIRED = 20  # tune rows a check must have fired on before it may be found useless there
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """Predictions with the verdict on each. N of all.
-
-    Attributes:
-        wrong: (N,). groups: rows of one group share a source and may err together. truths: right labels, "" elsewhere.
-        findings: what the checks found in each answer, () without checks. parts: the value each row has in the column
-            that guarantees are given by, () without one.
-    """
-
-    predictions: tuple[Prediction, ...]
-    wrong: BoolArray
-    groups: tuple[str, ...]
-    truths: tuple[str, ...]
-    findings: tuple[tuple[Reason, ...], ...] = ()
-    parts: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.predictions)
-
-    def take(self, places: Sequence[int]) -> Judged:
-        """These rows, in this order."""
-        return Judged(tuple(self.predictions[place] for place in places), self.wrong[list(places)],
-                      tuple(self.groups[place] for place in places), tuple(self.truths[place] for place in places),
-                      tuple(self.findings[place] for place in places) if self.findings else (),
-                      tuple(self.parts[place] for place in places) if self.parts else ())
-
-    def stopped(self, checks: Iterable[str]) -> BoolArray:
-        """(N,) whether one of the ``checks`` found something."""
-        named = frozenset(checks)
-        return np.array([any(each.code in named for each in own) for own in self.findings or ((),) * len(self)],
-                        dtype=bool)
-
-
-def joined(parts: Sequence[Judged]) -> Judged:
-    """One after the other."""
-    with_parts = any(each.parts for each in parts)
-    return Judged(
-        tuple(own for each in parts for own in each.predictions), np.concatenate([each.wrong for each in parts]),
-        tuple(own for each in parts for own in each.groups), tuple(own for each in parts for own in each.truths),
-        tuple(own for each in parts for own in each.findings or ((),) * len(each)),
-        tuple(own for each in parts for own in each.parts or ("",) * len(each)) if with_parts else (),
-    )
-
-
-def split_judged(judged: Judged, tune_share: float = TUNE_SHARE) -> tuple[Judged, Judged]:
-    """(tune, calibration): whole groups, in the order of a hash of their name, so nobody can shop for a lucky split.
-
-    Raises:
-        DataError: E1504 when there are not two groups.
-    """
-    order = sorted(set(judged.groups), key=lambda group: (seed_of(0, "gate", group), group))
-    if len(order) < 2:
-        raise DataError("E1504", "there are too few rows to set a gate", found=f"{len(order)} different sources",
-                        allowed="at least 2; some hundred for a gate that accepts anything",
-                        do="give more labelled rows")
-    chosen = set(order[: min(max(1, round(tune_share * len(order))), len(order) - 1)])
-    places = range(len(judged))
-    return (judged.take([place for place in places if judged.groups[place] in chosen]),
-            judged.take([place for place in places if judged.groups[place] not in chosen]))
-
-
-def one_per_group(judged: Judged) -> Judged:
-    """One row of each group, drawn by a hash: exact p-values need rows that err independently of each other."""
-    drawn: dict[str, tuple[int, int]] = {}
-    for place, group in enumerate(judged.groups):
-        lot = (seed_of(0, "draw", group, place), place)
-        drawn[group] = min(drawn.get(group, lot), lot)
-    return judged.take(sorted(place for _, place in drawn.values()))
 
 
 def useless_checks(tune: Judged, flag_only: Iterable[str] = ()) -> tuple[str, ...]:

@@ -14,7 +14,8 @@ from treetune.core.files import model_digest, value_digest, write_json
 from treetune.core.records import Example, OutputKind, Prediction
 from treetune.data.split import same_text
 from treetune.decide.drift import ALARM_CHANCE, reference_of
-from treetune.decide.gate import Gate, Judged, fit_gate, joined, one_per_group, sealed, split_judged
+from treetune.decide.gate import Gate, fit_gate, sealed
+from treetune.decide.judged import Judged, joined, one_per_group, split_judged
 from treetune.decide.sequence import Promise
 from treetune.decide.support import with_text_scores
 from treetune.decide.validators.contract import all_findings, validators_of

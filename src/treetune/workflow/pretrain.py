@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from treetune.core.errors import RunError, UsageError
-from treetune.core.files import RunFolder, file_digest, model_digest, read_json, value_digest, write_json, write_text
+from treetune.core.errors import UsageError
+from treetune.core.files import RunFolder, file_digest, write_json, write_text
 from treetune.core.lock import run_lock
 from treetune.core.records import TokenizedExample
-from treetune.core.seeds import generator, seed_of
-from treetune.core.settings import PretrainSettings, TextSource, to_yaml
-from treetune.data.cloze import with_questions
-from treetune.data.text import documents
+from treetune.core.seeds import seed_of
+from treetune.core.settings import PretrainSettings, to_yaml
 from treetune.models.family import ENCODER, family_of_model
 from treetune.workflow.log import MetricsLog, OnEvent
+from treetune.workflow.pretrain_masked import pretrain_masked
+from treetune.workflow.pretraining_run import fingerprint_of, kept_type, refuse_other_run
+from treetune.workflow.pretraining_text import asked, in_shares, split_source
 from treetune.workflow.run import save_model
 
 if TYPE_CHECKING:
-    import torch
 
     from treetune.models.gpt3 import GPT3Config, GPT3Tokenizer
     from treetune.models.load import LoadedModel
 
-MAY_DIFFER = {"output_dir", "data_root", "on_bad_loss", "bad_loss_factor", "max_memory_gb"}
 SHAPE = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
          "vocab_size": "vocab_size", "attention_band": "attention_band"}
-CHARACTERS_TO_READ = 8000
-CHARACTERS_TO_ASK_ABOUT = 800  # short enough that a passage and its questions fit one window
 
 
 def pretrain(settings: PretrainSettings, on_event: OnEvent) -> dict[str, Any]:
@@ -60,8 +57,6 @@ def pretrain_folder(settings: PretrainSettings, folder: RunFolder, on_event: OnE
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     if settings.init_from and family_of_model(settings.init_from) == ENCODER:
-        from treetune.workflow.pretrain_masked import pretrain_masked
-
         return pretrain_masked(settings, folder, on_event)
     start = starting_model(settings)
     fingerprint = fingerprint_of(settings, start)
@@ -123,64 +118,6 @@ def starting_model(settings: PretrainSettings) -> LoadedModel | None:
     return loaded
 
 
-def fingerprint_of(settings: PretrainSettings, start: LoadedModel | None) -> dict[str, Any]:
-    """What must be the same for a run to be resumed; a model that is gone on from by what its files hold."""
-    if start is None:
-        return {"settings": value_digest(settings.model_dump(exclude=MAY_DIFFER | {"init_from"}))}
-    return {"settings": value_digest(settings.model_dump(exclude=MAY_DIFFER)), "from": model_digest(Path(start.place))}
-
-
-def kept_type(start: LoadedModel | None) -> torch.dtype:
-    """The type the weights are saved in: that of the model gone on from, bfloat16 for a new one."""
-    import torch
-    from transformers import AutoConfig
-
-    own = AutoConfig.from_pretrained(start.place).dtype if start else torch.bfloat16
-    return own if isinstance(own, torch.dtype) else torch.float32
-
-
-def refuse_other_run(folder: RunFolder, fingerprint: dict[str, Any]) -> None:
-    """A folder that holds a run with other settings is not resumed.
-
-    Raises:
-        RunError: E5010.
-    """
-    mark = folder.root / "fingerprint.json"
-    if mark.exists() and read_json(mark) != fingerprint:
-        raise RunError("E5010", "the folder holds a run with other settings", where=str(folder.root),
-                       do="choose another --output-dir, or give the settings of that run to resume it")
-    write_json(mark, fingerprint)
-
-
-def split_source(source: TextSource, settings: PretrainSettings) -> tuple[list[str], list[str]]:
-    """(training, held out) documents of a source, in an order given by the seed.
-
-    A source whose documents are lines of running text (novels) keeps its order within pieces of some lines.
-    """
-    from treetune.models.corpus import shuffled, split_documents
-
-    texts = list(documents(source, Path(settings.data_root)))
-    if source.document == "file":
-        length = CHARACTERS_TO_ASK_ABOUT if source.cloze else CHARACTERS_TO_READ
-        texts = [piece for text in texts for piece in pieces_of_lines(text.split("\n"), length)]
-    mixed = shuffled(texts, settings.seed, source.path)
-    return split_documents(mixed, lambda text: max(1, len(text) // 4), settings.held_out_tokens)
-
-
-def pieces_of_lines(lines: Sequence[str], num_characters: int) -> list[str]:
-    """Running text cut between lines into pieces of about ``num_characters``."""
-    pieces: list[str] = []
-    part: list[str] = []
-    size = 0
-    for line in lines:
-        part.append(line)
-        size += len(line)
-        if size >= num_characters:
-            pieces.append("\n".join(part))
-            part, size = [], 0
-    return [*pieces, "\n".join(part)] if part else pieces
-
-
 def tokenizer_for(
     settings: PretrainSettings, texts: dict[str, tuple[list[str], list[str]]], folder: RunFolder
 ) -> GPT3Tokenizer:
@@ -216,40 +153,6 @@ def training_blocks(
         return blocks(ids, settings.n_positions), sum(map(len, ids))
 
     return in_shares(settings, texts, read)
-
-
-def in_shares(
-    settings: PretrainSettings, texts: dict[str, tuple[list[str], list[str]]],
-    read: Callable[[Iterator[str], int, str], tuple[list[Any], int]],
-) -> tuple[list[Any], dict[str, dict[str, float]]]:
-    """Training rows of all sources in their shares; a source too small for its share is repeated, and that is counted.
-
-    Args:
-        read: (texts, tokens wanted at most, name of the stream of chance) -> rows of the first of them, their tokens.
-    """
-    total = sum(source.share for source in settings.data)
-    result: list[Any] = []
-    counts: dict[str, dict[str, float]] = {}
-    for source in settings.data:
-        wanted = int(settings.total_tokens * source.share / total)
-        documents = texts[source.path][0]
-        size, unique, turn = 0, 0, 0
-        while documents and size < wanted:
-            told = asked(source, documents, settings.seed, turn)
-            rows, more = read(told, wanted - size, f"{source.path} {turn}")
-            if not more:
-                break
-            result += rows
-            size += more
-            unique, turn = unique or size, turn + 1
-        counts[source.path] = {"tokens": size, "passes": round(size / max(1, unique), 2) if turn > 1 else 1}
-    return result, counts
-
-
-def asked(source: TextSource, documents: Sequence[str], seed: int, turn: int) -> Iterator[str]:
-    """The documents, with other questions made from them in every pass where the source wants questions."""
-    draw = generator(seed, "cloze", source.path, turn)
-    return (with_questions(each, source.cloze, draw) if source.cloze else each for each in documents)
 
 
 def held_out_blocks(

@@ -12,7 +12,8 @@ from treetune.core.errors import DataError
 from treetune.core.files import RunFolder, file_digest, write_json, write_text
 from treetune.core.settings import PretrainSettings, to_yaml
 from treetune.workflow.log import MetricsLog, OnEvent
-from treetune.workflow.pretrain import fingerprint_of, in_shares, kept_type, refuse_other_run, split_source
+from treetune.workflow.pretraining_run import fingerprint_of, kept_type, refuse_other_run
+from treetune.workflow.pretraining_text import in_shares, split_source
 from treetune.workflow.run import save_model
 
 HELD_OUT = "held out"

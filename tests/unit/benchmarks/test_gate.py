@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from treetune.core.records import Prediction
-from treetune.decide.gate import Judged
+from treetune.decide.judged import Judged
 from treetune.decide.sequence import Promise
 from treetune.metrics.risk import risk_p_values
 

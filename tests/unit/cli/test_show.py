@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from treetune.cli.show import Watcher, clock, scores_table, table
+from treetune.cli.show import Watcher, clock, scores_table
+from treetune.cli.table import table
 from treetune.core.language import choose_language
 
 STEP = {"event": "step", "step": 2, "of": 4, "loss": 1.5, "learning_rate": 1e-3, "row_tokens": 500, "seconds": 0.5}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from treetune.core.records import Prediction
-from treetune.decide.gate import Judged
+from treetune.decide.judged import Judged
 
 LABELS = ("negative", "neutral", "positive")
 

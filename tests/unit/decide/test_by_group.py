@@ -10,7 +10,8 @@ import pytest
 from treetune.core.language import choose_language
 from treetune.decide.by_group import fit_groups
 from treetune.decide.decision import decide
-from treetune.decide.gate import Gate, Judged, fit_gate, sealed, split_judged
+from treetune.decide.gate import Gate, fit_gate, sealed
+from treetune.decide.judged import Judged, split_judged
 from treetune.decide.sequence import Promise
 
 Make = Callable[..., Judged]

@@ -7,7 +7,8 @@ import pytest
 
 from treetune.core.language import choose_language
 from treetune.decide.decision import decide, void_decisions
-from treetune.decide.gate import Gate, Judged, fit_gate, sealed, split_judged
+from treetune.decide.gate import Gate, fit_gate, sealed
+from treetune.decide.judged import Judged, split_judged
 from treetune.decide.sequence import Promise
 from treetune.decide.wording import limits, outcome
 

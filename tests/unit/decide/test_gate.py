@@ -11,16 +11,8 @@ from treetune.core.errors import DataError
 from treetune.core.records import Reason
 from treetune.decide import scores
 from treetune.decide.decision import decide
-from treetune.decide.gate import (
-    Gate,
-    Judged,
-    fit_gate,
-    one_per_group,
-    refuse_shared,
-    sealed,
-    split_judged,
-    useless_checks,
-)
+from treetune.decide.gate import Gate, fit_gate, refuse_shared, sealed, useless_checks
+from treetune.decide.judged import Judged, one_per_group, split_judged
 from treetune.decide.sequence import Promise
 
 Make = Callable[..., Judged]

@@ -20,7 +20,8 @@ from treetune.cli.show import Watcher
 from treetune.core.settings import PretrainSettings, TextSource
 from treetune.models.gpt3 import GPT3LMHeadModel, GPT3Tokenizer, train_tokenizer
 from treetune.workflow.log import read_events
-from treetune.workflow.pretrain import asked, held_out_blocks, pieces_of_lines, split_source, training_blocks
+from treetune.workflow.pretrain import held_out_blocks, training_blocks
+from treetune.workflow.pretraining_text import asked, pieces_of_lines, split_source
 
 WORDS = ["river", "stone", "green", "walks", "slowly", "under", "bright", "seven", "boats", "sing"]
 Config = Callable[..., Path]
