@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = {path.name: path.read_text("utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+FILES = (ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = {path.name: path.read_text("utf-8") for path in FILES}
 COUNTS = {
-    "README.md": 25, "adapters.md": 2, "answers.md": 3, "audit.md": 6, "distributed.md": 1, "explain.md": 7,
+    "README.md": 25, "README.zh.md": 25, "adapters.md": 2, "answers.md": 3, "audit.md": 6, "distributed.md": 2, "explain.md": 7,
     "export.md": 3, "families.md": 4, "gate.md": 9, "large-models.md": 12, "plan.md": 8, "pretraining.md": 2,
     "reliability.md": 1, "serve.md": 2, "trees.md": 0,
 }
