@@ -4,9 +4,11 @@
 
 For a label run: the gate is set on one half of the rows that the run was measured on and tested on the other, dealt out
 anew ``splits`` times; then with training rows in place of the first half (the refusal is bypassed here, which the
-command does not allow); then the other half is answered under another prompt, with inputs cut short, and by a model
-whose weights were rounded to 4 bits (to 3, too), under the threshold of the first gate. Shown: how often the bound
-breaks when the scope is not looked at, and what `changed_in` says when it is.
+command does not allow); then the other half is answered under another prompt, with inputs cut short, and by models
+whose matrices were rounded, to fewer and fewer bits, with one scale a row or one a matrix, under the threshold of the
+first gate. Shown: how often the bound breaks when the scope is not looked at, and what `changed_in` says when it is.
+Rounding need not break the bound: a gate bound to the weights' digest is void after any rounding, because nobody can
+tell beforehand which one does.
 """
 
 from __future__ import annotations
@@ -32,16 +34,19 @@ from treetune.workflow.run import Run, open_run
 from treetune.workflow.scope import changed_in, scope_of
 
 MAX_ERROR = 0.10
+ROUNDINGS = ((8, "row"), (4, "row"), (3, "row"), (2, "row"), (8, "matrix"), (5, "matrix"), (4, "matrix"), (3, "matrix"),
+             (2, "matrix"))
 
 
-def rounded(run: Run, bits: int) -> Run:
-    """The same run with every matrix rounded to ``bits`` bits a row, in place."""
+def rounded(run: Run, bits: int, scale_of: str) -> Run:
+    """The same run with every matrix rounded to ``bits`` bits, with one scale a ``row`` or a ``matrix``, in place."""
     import torch
 
     with torch.no_grad():
         for weight in run.loaded.model.parameters():
             if weight.ndim == 2:
-                scale = weight.abs().amax(1, keepdim=True).clamp_min(1e-9) / (2 ** (bits - 1) - 1)
+                largest = weight.abs().amax(1, keepdim=True) if scale_of == "row" else weight.abs().amax()
+                scale = largest.clamp_min(1e-9) / (2 ** (bits - 1) - 1)
                 weight.copy_((weight / scale).round() * scale)
     return run
 
@@ -98,20 +103,25 @@ def measure(folder: str, train: str, rows: int, splits: int) -> list[dict[str, A
     for what, changed, rows_of in changes:
         lines.append({"what": what, "scope": ", ".join(changed_in(scope, changed)),
                       **rates(judged, judge(changed, rows_of, definition), splits, True)})
-    for bits in (4, 3):
-        changed = rounded(run if bits == 4 else open_run(folder), bits)
-        lines.append({"what": f"weights rounded to {bits} bits", "scope": ", ".join(changed_in(scope, changed)),
+    for bits, scale_of in ROUNDINGS:
+        changed = rounded(open_run(folder), bits, scale_of)
+        lines.append({"what": f"weights in {bits} bits, a scale a {scale_of}",
+                      "scope": ", ".join(changed_in(scope, changed)),
                       **rates(judged, judge(changed, own, definition), splits, True)})
+        print(lines[-1], flush=True)
     return lines
 
 
 def to_markdown(kept: dict[str, Any]) -> str:
     lines = [[row["what"], row["scope"], f"{row['wrong']:.3f}", f"{row['accepted']:.3f}", f"{row['error']:.3f}",
               f"{row['violations']:.3f}"] for row in kept["rows"]]
+    broken = [row["what"] for row in kept["rows"] if row["what"].startswith("weights") and row["violations"] > 0.05]
+    note = ("Every rounded model voids the gate by its digest. If nobody looked, the bound would break oftener than "
+            f"the 5 times in 100 that were promised at: {'; '.join(broken) or 'none of these roundings'}.")
     head = ["what", "scope says changed", "wrong", "accepted", f"wrong among accepted (bound {MAX_ERROR:.0%})",
             "violations if nobody looks"]
     return (f"# Negative controls of the gate\n\n`python benchmarks/gate_controls.py RUN --train FILE --write`\n\n"
-            f"{table(head, lines)}\n\n{conditions(kept['conditions'])}\n")
+            f"{table(head, lines)}\n\n{note}\n\n{conditions(kept['conditions'])}\n")
 
 
 def main() -> None:

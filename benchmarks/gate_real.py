@@ -27,7 +27,7 @@ from machine import RESULTS, conditions, facts, keep_results, table
 from treetune.decide import scores as decide_scores
 from treetune.decide.gate import scores_under, useless_checks
 from treetune.decide.judged import Judged, one_per_group
-from treetune.decide.scores import PLAIN, ScoreChoice, choose_score
+from treetune.decide.scores import PLAIN, ScoreChoice, choose_score, features_of
 from treetune.decide.sequence import Promise, thresholds_to_test, walk
 from treetune.metrics.selective import auroc, prediction_rejection_ratio, risk_coverage
 
@@ -60,17 +60,17 @@ def best_look(scores: Any, wrong: Any, max_error: float) -> float | None:
 
 def resplit(judged: Judged, splits: int) -> list[dict[str, Any]]:
     """Violations and acceptance of both scores at every bound, and the controls."""
-    decide_scores.NUM_RESAMPLES = 20
+    known = {id(each): features_of(each) for each in judged.predictions}  # the same in every split
+    decide_scores.features_of = lambda prediction: known[id(prediction)]
     random, found = np.random.default_rng(1), {}
 
     def note(what: str, max_error: float, *each: Any) -> None:
         found.setdefault((what, max_error), []).append(outcome(*each, max_error))
 
-    for number, (tune, calibration, fresh) in enumerate(halves(judged, splits)):
+    for tune, calibration, fresh in halves(judged, splits):
         checks = {each.code for own in tune.findings for each in own} - {*FLAGS, *useless_checks(tune, FLAGS)}
-        choices = {"plain score": ScoreChoice(PLAIN)}
-        if number < splits // 5:  # choosing takes most of the time
-            choices["chosen score"] = choose_score(tune.predictions, tune.wrong, tune.groups)[0]
+        choices = {"plain score": ScoreChoice(PLAIN),
+                   "chosen score": choose_score(tune.predictions, tune.wrong, tune.groups)[0]}
         for name, choice in choices.items():
             own, test, new = (scores_under(choice, part, checks) for part in (tune, calibration, fresh))
             for max_error in ERRORS:

@@ -91,13 +91,14 @@ def _shift(what: What, table: FloatArray, inside: BoolArray, many_words: bool, s
     """Mean of the group's cases minus mean of the others, template by template."""
     differences = table[:, inside].mean(axis=1) - table[:, ~inside].mean(axis=1)
     p_value = sign_test(differences, seed)
-    error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
+    error, freedom = float(differences.std(ddof=1) / np.sqrt(len(differences))), len(differences) - 1.0
     if many_words:
         terms = compare_groups(table.mean(axis=0), inside, None, seed)
-        p_value, error = max(p_value, terms.p_value), max(error, terms.error)
+        p_value = max(p_value, terms.p_value)
+        error, freedom = max((error, freedom), (terms.error, terms.freedom))
     rows = np.stack([differences, np.ones_like(differences)], axis=1)
     return Measured(what, _pigeonhole(table, inside, many_words, seed), (len(table), table.shape[1]), p_value, error,
-                    rows, mean_or_nan)
+                    rows, mean_or_nan, freedom=freedom)
 
 
 def _pigeonhole(table: FloatArray, inside: BoolArray, many_words: bool, seed: int) -> Interval:

@@ -174,6 +174,6 @@ def _gap(
     rows = two_sample_rows(measure.values, named) * (group + rest)[:, None]  # all rows: two runs can be paired
     means = {"group": float(values[inside].mean()), "against": float(values[~inside].mean())}
     return Measured(what, result.interval, (int(inside.sum()), int((~inside).sum())), result.p_value, result.error,
-                    rows, difference_of_means, result.correction, result.shares, cluster, means)
+                    rows, difference_of_means, result.correction, result.shares, cluster, means, result.freedom)
 
 

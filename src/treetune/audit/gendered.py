@@ -81,4 +81,4 @@ def _gap(
     return Measured(What("translation", "right", "gender", group, against, "en"), result.interval,
                     (int(inside.sum()), int((~inside).sum())), result.p_value, result.error,
                     two_sample_rows(values, inside), difference_of_means, result.correction, result.shares,
-                    occupations, means)
+                    occupations, means, result.freedom)

@@ -152,5 +152,6 @@ def measure_swaps(
     interval = bootstrap(rows[where], mean_or_nan, seed=stream, cluster=near)
     error = float(np.sqrt((units[:, 0] ** 2).sum()) / units[:, 1].sum())
     found.append(Measured(What("swap", measure, **identity), interval, (len(units), int(where.sum())),
-                          sign_test(units[:, 0], stream), error, rows, mean_or_nan, cluster=cluster))
+                          sign_test(units[:, 0], stream), error, rows, mean_or_nan, cluster=cluster,
+                          freedom=max(1.0, len(units) - 1.0)))
     return found

@@ -4,13 +4,16 @@ Shares of independent rows: Fisher's exact test and Newcombe's interval (1998, "
 between Independent Proportions", method 10). Means, and rows that come in clusters: permutation of whole clusters
 between the groups with a studentised statistic (Janssen 1997; Chung & Romano 2013, "Exact and asymptotically robust
 permutation tests") and the bootstrap. Clusters that stand in both groups: Student's t with cluster-robust variance.
-One sample of differences: signs drawn at random. A share against one half: the binomial, and Clopper & Pearson (1934).
+One sample of differences: their signs are turned (Fisher 1935). Where there are few ways to deal units or signs, all of
+them are gone through, else they are drawn. A share against one half: the binomial, and Clopper & Pearson (1934).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 
@@ -20,7 +23,8 @@ from treetune.core.seeds import generator
 from treetune.metrics.interval import LEVEL, MAX_CELLS, Clusters, cluster_ids, resampled_sums, unit_sums, wilson
 from treetune.metrics.selective import BoolArray
 
-NUM_PERMUTATIONS = 4999
+NUM_PERMUTATIONS = 9999
+ALL_WAYS = 20_000  # up to so many ways to deal are all gone through
 FIRST_LOOK = 999  # permutations after which a test goes on only if its p-value is still below HOPELESS
 HOPELESS = 0.1
 TIE = 1e-9
@@ -37,6 +41,7 @@ class TwoSamples:
     error: float
     correction: float = 0.0
     shares: tuple[float, int, int] | None = None
+    freedom: float = math.inf
 
 
 def compare_groups(values: FloatArray, inside: BoolArray, cluster: Clusters | None, seed: int) -> TwoSamples:
@@ -60,8 +65,10 @@ def compare_groups(values: FloatArray, inside: BoolArray, cluster: Clusters | No
     interval = bootstrap_interval(rows, cluster, seed) or Interval(value, value, value, LEVEL)
     units = unit_sums(rows, cluster)
     both = (units[:, 1] > 0) & (units[:, 3] > 0)
-    p_value = robust_t(values, inside, cluster) if both.any() else permutation(units, seed)
-    return TwoSamples(interval, p_value, error)
+    sides = int((units[:, 1] > 0).sum()), int((units[:, 3] > 0).sum())
+    if both.any():
+        return TwoSamples(interval, robust_t(values, inside, cluster), error, freedom=max(1, min(sides) - 1))
+    return TwoSamples(interval, permutation(units, seed), error, freedom=welch_freedom(*sides))
 
 
 def two_sample_rows(values: FloatArray, inside: BoolArray) -> FloatArray:
@@ -107,28 +114,52 @@ def pooled_error(values: FloatArray, inside: BoolArray, cluster: Clusters | None
     return float(np.sqrt((unit_sums(influence, cluster) ** 2).sum()))
 
 
-def permutation(units: FloatArray, seed: int) -> float:
-    """Two-sided p-value: whole units (U, 4) are dealt out anew between group and rest; (1 + as far) / (1 + trials).
+def welch_freedom(count: int, rest: int) -> float:
+    """Degrees of freedom of the difference of two means whose units vary alike (Welch 1947)."""
+    parts = [1 / (each * each * max(1, each - 1)) for each in (count, rest)]
+    return (1 / count + 1 / rest) ** 2 / sum(parts)
 
-    A test whose p-value is far from any limit after ``FIRST_LOOK`` ends there: that can only keep it from being found.
+
+def permutation(units: FloatArray, seed: int) -> float:
+    """Two-sided p-value: whole units (U, 4) are dealt out anew between group and rest.
+
+    All ways to deal are gone through where they are at most ``ALL_WAYS``, else some are drawn: (1 + as far) / (1 +
+    drawn). A test whose p-value is far from any limit after ``FIRST_LOOK`` ends there: that can only keep it from being
+    found.
     """
     inside = units[:, 1] > 0
     total, counts = units[:, 0] + units[:, 2], units[:, 1] + units[:, 3]
     moments = np.stack([total, counts, total**2, total * counts, counts**2], axis=1)
-    observed = abs(float(_studentised(inside.astype(np.float64)[None] @ moments, moments.sum(axis=0))[0]))
+    whole, size = moments.sum(axis=0), int(inside.sum())
+    observed = abs(float(_studentised(inside.astype(np.float64)[None] @ moments, whole)[0]))
+
+    def as_far(chosen: FloatArray) -> int:
+        return int((np.abs(_studentised(chosen @ moments, whole)) >= observed - TIE).sum())
+
+    if math.comb(len(units), size) <= ALL_WAYS:
+        ways = all_ways(len(units), size)
+        return as_far(ways) / len(ways)
     random = generator(seed, "groups")
-    at_least, done, size = 0, 0, int(inside.sum())
+    at_least, done = 0, 0
     while done < NUM_PERMUTATIONS:
         goal = FIRST_LOOK if done < FIRST_LOOK else NUM_PERMUTATIONS
         step = min(goal - done, max(1, MAX_CELLS // len(units)))
         keys = random.random((step, len(units)))
         chosen = keys <= np.partition(keys, size - 1, axis=1)[:, size - 1 : size]
-        drawn = np.abs(_studentised(chosen.astype(np.float64) @ moments, moments.sum(axis=0)))
-        at_least += int((drawn >= observed - TIE).sum())
+        at_least += as_far(chosen.astype(np.float64))
         done += step
         if done == FIRST_LOOK and at_least >= HOPELESS * FIRST_LOOK:
             break
     return (1 + at_least) / (1 + done)
+
+
+@lru_cache(maxsize=4)
+def all_ways(count: int, size: int) -> FloatArray:
+    """(ways, ``count``) ones where a way to choose ``size`` of ``count`` units chooses."""
+    chosen = np.array(list(combinations(range(count), size)), dtype=np.int64)
+    ways = np.zeros((len(chosen), count))
+    np.put_along_axis(ways, chosen, 1.0, axis=1)
+    return ways
 
 
 def _studentised(sums: FloatArray, total: FloatArray) -> FloatArray:
@@ -161,9 +192,16 @@ def robust_t(values: FloatArray, inside: BoolArray, cluster: Clusters | None) ->
 
 
 def sign_test(differences: FloatArray, seed: int) -> float:
-    """Two-sided p-value that (N,) differences are symmetric about 0: their signs are drawn at random."""
-    random = generator(seed, "signs")
+    """Two-sided p-value that (N,) differences are symmetric about 0: their signs are turned in all ways, or at random
+    where there are more than ``ALL_WAYS``. Dividing by the spread would change nothing: squares have no sign.
+    """
     observed = abs(float(differences.sum()))
+    if 2 ** max(0, len(differences) - 1) <= ALL_WAYS:
+        sums = differences[:1]  # the first sign may stay: turning all of them turns the sum
+        for each in differences[1:]:
+            sums = np.concatenate([sums + each, sums - each])
+        return float((np.abs(sums) >= observed - TIE).mean())
+    random = generator(seed, "signs")
     signs = random.integers(0, 2, size=(NUM_PERMUTATIONS, len(differences))) * 2 - 1
     at_least = int((np.abs(signs @ differences) >= observed - TIE).sum())
     return (1 + at_least) / (1 + NUM_PERMUTATIONS)

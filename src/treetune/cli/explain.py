@@ -120,9 +120,10 @@ def show_words(found: dict[str, Any]) -> None:
     for block in words_blocks(found):
         for item in getattr(block, "items", ()):
             console.print(Text(item))
-    source = found["reliance"]
-    console.print(Text(say("the source adds {gain:+.2f} nats to the answer's log-probability",
-                           gain=source["with_source"] - source["without"])))
+    gain = found["reliance"]["with_source"] - found["reliance"]["without"]
+    console.print(Text(say("with the source the answer's log-probability rises by {nats:.2f} nats", nats=gain)
+                       if gain >= 0 else
+                       say("with the source the answer's log-probability falls by {nats:.2f} nats", nats=-gain)))
     for one in found.get("training_rows", {}).get("nearest", ())[:3]:
         console.print(Text(say("near training row {id} ({answer}): {text}", id=one["id"], answer=one["answer"],
                                text=one["text"][:100])))

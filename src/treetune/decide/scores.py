@@ -21,6 +21,7 @@ from treetune.metrics.interval import cluster_ids
 from treetune.metrics.selective import (
     BoolArray,
     area_under_risk_coverage,
+    areas_of_draws,
     auroc,
     prediction_rejection_ratio,
 )
@@ -179,24 +180,27 @@ def _gains(
 ) -> dict[str, tuple[float, float, float]]:
     """Area of the plain score less that of each other one: value, low and high of a paired bootstrap over groups."""
     others = [name for name in values if name != PLAIN]
-    drawn: dict[str, list[float]] = {name: [] for name in others}
+    drawn: dict[str, list[FloatArray]] = {name: [] for name in others}
     for rows in _resampled_rows(cluster_ids(groups)):
-        plain = area_under_risk_coverage(values[PLAIN][rows], wrong[rows])
+        base = areas_of_draws(values[PLAIN], wrong, rows)
         for name in others:
-            drawn[name].append(plain - area_under_risk_coverage(values[name][rows], wrong[rows]))
+            drawn[name].append(base - areas_of_draws(values[name], wrong, rows))
     plain = area_under_risk_coverage(values[PLAIN], wrong)
     result = {}
     for name in others:
-        low, high = np.quantile(drawn[name], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        low, high = np.quantile(np.concatenate(drawn[name]), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         result[name] = (plain - area_under_risk_coverage(values[name], wrong), float(low), float(high))
     return result
 
 
 def _resampled_rows(units: IntArray) -> Iterator[IntArray]:
-    """Row numbers of each bootstrap resample of whole units."""
+    """(B, N) row numbers of bootstrap resamples of whole units, those of one length N together where it is easy."""
     order = np.argsort(units, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(units))[:-1])
     random = generator(0, "choice of a score")
+    if len(members) == len(units):
+        yield random.integers(0, len(members), size=(NUM_RESAMPLES, len(members)))
+        return
     for _ in range(NUM_RESAMPLES):
         drawn = random.integers(0, len(members), size=len(members))
-        yield drawn if len(members) == len(units) else np.concatenate([members[unit] for unit in drawn])
+        yield np.concatenate([members[unit] for unit in drawn])[None]

@@ -62,6 +62,17 @@ def area_under_risk_coverage(scores: FloatArray, wrong: BoolArray) -> float:
     return _area(np.where(scores > -np.inf, scores, np.finfo(np.float64).min), wrong)
 
 
+def areas_of_draws(scores: FloatArray, wrong: BoolArray, draws: IntArray) -> FloatArray:
+    """`area_under_risk_coverage` of each line of (B, N) row numbers drawn with replacement, (B,)."""
+    levels, place = np.unique(-scores, return_inverse=True)
+    drawn = np.sort(2 * place[draws] + wrong[draws], axis=1)  # surest first; the verdict rides in the last bit
+    tie = drawn // 2 + np.arange(len(draws))[:, None] * len(levels)
+    counts = np.bincount(tie.ravel())
+    share = np.bincount(tie.ravel(), weights=(drawn % 2).ravel()) / np.maximum(counts, 1)
+    risk = np.cumsum(share[tie], axis=1) / np.arange(1, draws.shape[1] + 1)
+    return np.asarray(risk.mean(axis=1))
+
+
 def prediction_rejection_ratio(scores: FloatArray, wrong: BoolArray) -> float:
     """Area gained over a random order, as a share of what a perfect order gains: 1 perfect, 0 random, below 0 worse.
 

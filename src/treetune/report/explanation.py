@@ -91,7 +91,7 @@ def _listed(words: Sequence[Record]) -> str:
 
 
 def _table(words: Sequence[Record]) -> Table:
-    head = (say("word"), say("place"), say("what it adds, nats"))
+    head = (say("word"), say("place"), say("difference it makes, nats"))
     rows = [(clean(word["text"]), part_name(word["part"]), signed(word["value"])) for word in words]
     return Table(say("All words as numbers"), head, rows, folded=True)
 
@@ -108,8 +108,8 @@ def _tokens(found: Record) -> list[Block]:
          *(Cell(signed(token["values"][place]), MAX_SHADE * max(0.0, token["values"][place]) / largest)
            for place in shown))
         for token in tokens]
-    note = say("Each line: one piece of the answer, and what each word of the input adds to it against the piece that "
-               "nearly stood there (gradient × input). The darker, the more it speaks for the piece.")
+    note = say("Each line: one piece of the answer, and the difference that each word of the input makes to it against "
+               "the piece that nearly stood there (gradient × input). The darker, the more it speaks for the piece.")
     return [Paragraph(note), Table(say("Input words by pieces of the answer"), head, rows)]
 
 
@@ -117,7 +117,7 @@ def _reliance(found: Record) -> list[Block]:
     own = found["reliance"]
     rows = [(say("log-probability with it"), number(own["with_source"])),
             (say("log-probability without it"), number(own["without"])),
-            (say("what it adds, nats"), signed(own["with_source"] - own["without"]))]
+            (say("difference it makes, nats"), signed(own["with_source"] - own["without"]))]
     blocks: list[Block] = [Table(say("The answer with the source and with all its words taken away"), (), rows)]
     if own["with_source"] <= own["without"]:
         blocks.append(Paragraph(say("The answer is no likelier with the source than without it: "

@@ -1,5 +1,7 @@
 """Holm's correction, its families, and the detectable gap."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,12 +29,19 @@ def test_holm_never_lowers_keeps_order_and_is_no_stricter_than_bonferroni(p_valu
 
 
 def test_families_are_corrected_apart_and_described_numbers_are_not_tested() -> None:
-    found = findings([measured("gap", 0.02), measured("gap", 0.5), measured("flip", 0.02), measured("flip", None)])
-    assert [each.get("p_adjusted") for each in found] == [0.04, 0.5, 0.02, None]
+    found = findings([measured("gap", 0.01), measured("gap", 0.5), measured("flip", 0.02), measured("flip", None)])
+    assert [each.get("p_adjusted") for each in found] == [
+        pytest.approx(0.02 / 0.7), pytest.approx(0.5 / 0.7), pytest.approx(0.02 / 0.7), None]
     assert [each.get("found") for each in found] == [True, False, True, None]
     assert found[0]["detectable"] > found[2]["detectable"]  # two tests against one
 
 
 def test_the_detectable_gap_of_one_test_is_the_textbooks() -> None:
-    """z(0.975) + z(0.8) = 2.8016 standard errors."""
-    assert measured("gap", 0.5).detectable(1) == pytest.approx(0.28016, abs=1e-4)
+    """z(0.9825) + z(0.8) = 2.1084 + 0.8416 standard errors: of 5 % the tests use 3.5."""
+    assert measured("gap", 0.5).detectable(1) == pytest.approx(0.29500, abs=1e-4)
+
+
+def test_few_units_see_larger_gaps_only() -> None:
+    few = replace(measured("gap", 0.5), freedom=14.0)
+    assert few.detectable(20) == pytest.approx((3.856 + 0.868) * few.error, rel=1e-3)
+    assert few.detectable(20) > measured("gap", 0.5).detectable(20)

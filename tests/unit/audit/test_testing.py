@@ -1,5 +1,8 @@
 """Tests and intervals: against scipy, against known answers, and right as often as they say."""
 
+import itertools
+import operator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +19,7 @@ from treetune.audit.testing import (
     robust_t,
     sign_test,
     two_sample_rows,
+    welch_freedom,
 )
 
 
@@ -82,11 +86,36 @@ def test_p_values_without_a_difference_are_not_too_often_small() -> None:
 def test_a_hopeless_permutation_test_ends_early_and_a_clear_one_does_not() -> None:
     values, inside = sample(3)
     assert (permutation(two_sample_rows(values, inside), 0) * 1000) % 1 == pytest.approx(0, abs=1e-9)
-    assert permutation(two_sample_rows(values + 5 * inside, inside), 0) == pytest.approx(1 / 5000)
+    assert permutation(two_sample_rows(values + 5 * inside, inside), 0) == pytest.approx(1 / 10_000)
+
+
+def test_few_units_are_dealt_in_every_way() -> None:
+    values, inside = np.array([3.0, 4.0, 5.0, 0.0, 1.0, 2.0]), np.arange(6) < 3
+    rows = two_sample_rows(values, inside)
+    assert permutation(rows, 0) == permutation(rows, 1) == pytest.approx(2 / 20)
+    observed = ttest_ind(values[:3], values[3:], equal_var=False).statistic
+    ways = [np.isin(np.arange(6), chosen) for chosen in itertools.combinations(range(6), 3)]
+    as_far = [abs(ttest_ind(values[way], values[~way], equal_var=False).statistic) >= observed - 1e-9 for way in ways]
+    assert sum(as_far) == 2
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=9))
+@settings(deadline=None)
+def test_all_signs_are_turned(differences: list[int]) -> None:
+    sums = [abs(sum(map(operator.mul, signs, differences)))
+            for signs in itertools.product((1, -1), repeat=len(differences))]
+    expected = np.mean([each >= abs(sum(differences)) for each in sums])
+    assert sign_test(np.array(differences, dtype=float), 0) == pytest.approx(expected)
+
+
+def test_degrees_of_freedom_are_welchs() -> None:
+    assert welch_freedom(8, 8) == pytest.approx(14)
+    assert 5 < welch_freedom(6, 30) < 8
 
 
 def test_signs_and_halves() -> None:
-    assert sign_test(np.ones(14), 0) < 0.005
+    assert sign_test(np.ones(14), 0) == 2 / 2**14
+    assert sign_test(np.ones(40), 0) == pytest.approx(1e-4)
     assert sign_test(np.array([1.0, -1.0] * 10), 0) > 0.9
     interval, p_value = against_half(60, 100)
     assert p_value == pytest.approx(binomtest(60, 100).pvalue)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from treetune.core.errors import DataError
 from treetune.metrics.selective import (
     area_under_risk_coverage,
+    areas_of_draws,
     auroc,
     prediction_rejection_ratio,
     risk_coverage,
@@ -34,6 +35,14 @@ def test_areas_by_hand() -> None:
     assert prediction_rejection_ratio(np.array([4.0, 3, 2, 1]), wrong) == pytest.approx(1)
     assert prediction_rejection_ratio(np.zeros(4), wrong) == pytest.approx(0)
     assert prediction_rejection_ratio(np.array([1.0, 2, 3, 4]), wrong) < 0
+
+
+@given(rows, st.integers(0, 5))
+def test_areas_of_draws_are_those_of_the_rows_drawn(pairs: list[tuple[int, bool]], seed: int) -> None:
+    scores, wrong = np.array([float(score) for score, _ in pairs]), np.array([bad for _, bad in pairs])
+    draws = np.random.default_rng(seed).integers(0, len(pairs), size=(4, len(pairs)))
+    expected = [area_under_risk_coverage(scores[draw], wrong[draw]) for draw in draws]
+    assert areas_of_draws(scores, wrong, draws) == pytest.approx(expected)
 
 
 @given(rows)
