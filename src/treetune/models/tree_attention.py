@@ -20,6 +20,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from treetune.core.records import IntArray, TokenTree
+from treetune.models.continuation import Continuation
 from treetune.models.flex import flex_attend, tree_block_mask
 from treetune.trees.blocks import Block, attention_blocks
 
@@ -74,11 +75,14 @@ class TreeLayout:
         return self._masks[key]
 
 
+Layout = TreeLayout | Continuation
+
+
 def attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: TreeLayout, *, window: int | None = None,
-    scale: float | None = None, dropout: float = 0.0, labels_only: bool = False,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, layout: Layout, *,
+    window: int | None = None, scale: float | None = None, dropout: float = 0.0, labels_only: bool = False,
 ) -> torch.Tensor:
-    """Scaled-dot-product attention over a tree.
+    """Scaled-dot-product attention over a tree, or of the next tokens of its rows.
 
     Args:
         query: (1, H, Q, D): all T tokens, or the labelled ones when ``labels_only``.
@@ -87,6 +91,8 @@ def attend(
     Returns:
         (1, H, Q, D).
     """
+    if isinstance(layout, Continuation):
+        return layout.attend(query, window, scale)
     if layout.flex and not dropout:  # the kernel knows no dropout
         return flex_attend(query, key, value, layout.block_mask(window, labels_only, query.device), scale)
     heads, width = query.shape[1], query.shape[3]
@@ -148,7 +154,7 @@ def unbuilt_forms(kwargs: Mapping[str, Any]) -> list[str]:
 def tree_attention(
     module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
     attention_mask: torch.Tensor | None, dropout: float = 0.0, scaling: float | None = None,
-    sliding_window: int | None = None, tree: TreeLayout | None = None, **kwargs: Any,
+    sliding_window: int | None = None, tree: Layout | None = None, **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention function transformers calls: (1, H, T, D) -> (1, T, H, D).
 

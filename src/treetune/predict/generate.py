@@ -19,6 +19,8 @@ from treetune.predict.watch import OnToken, told, watching
 from treetune.tasks.contract import Task, is_extractive
 from treetune.trees.build import sorted_order
 
+SHARED_PASS = 2  # times the rows of a padded pass: rows that share their prompts hold less, and products like more rows
+
 
 @torch.no_grad()
 def generate_answers(
@@ -44,9 +46,10 @@ def generate_answers(
     order = sorted_order(prompts) if shared else sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
     paths = paths_for(loaded, task, examples, [each.num_cut for each in tokenized],
                       max_new_tokens) if answers_from == "source" and is_extractive(task) else []
+    size = rows_per_pass * (SHARED_PASS if shared else 1)
     result: dict[int, Prediction] = {}
-    for start in range(0, len(order), rows_per_pass):
-        places = order[start : start + rows_per_pass]
+    for start in range(0, len(order), size):
+        places = order[start : start + size]
         began = time.perf_counter()
         part = [tokenized[place] for place in places]
         allowed = [paths[place].after for place in places] if paths else []

@@ -13,7 +13,7 @@ from treetune.core.records import TokenizedExample
 from treetune.models.batches import tree_batch
 from treetune.models.engine import fullest_engine, set_up
 from treetune.models.gpt3 import GPT3Config
-from treetune.predict.shared import deal_out, greedy_shared, path_to, read_prompts, repeats
+from treetune.predict.shared import greedy_shared, path_to, read_prompts, repeats
 from treetune.trees import build_tree
 
 SHAPE = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48,
@@ -66,7 +66,7 @@ def test_every_row_goes_on_as_it_would_alone(family: str) -> None:
 
 
 @torch.no_grad()
-def test_shared_tokens_are_read_once_and_dealt_out_to_every_row() -> None:
+def test_shared_tokens_are_read_once() -> None:
     model = AutoModelForCausalLM.from_config(CONFIGS["gpt3"]()).eval()
     set_up(model, fullest_engine(model))
     rows = [TokenizedExample(row.row, 0, row.prompt_ids, np.zeros(1, dtype=np.int64), 0) for row in rows_of()]
@@ -76,9 +76,23 @@ def test_shared_tokens_are_read_once_and_dealt_out_to_every_row() -> None:
     assert logits.shape == (len(rows), 61)
     paths = [path_to(batch, row) for row in range(len(rows))]
     assert [batch.input_ids[0, path].tolist() for path in paths] == [row.prompt_ids.tolist() for row in rows]
-    dealt, mask = deal_out(cache, paths, model.device)
-    assert mask.sum(1).tolist() == [len(row.prompt_ids) for row in rows]
-    assert torch.equal(dealt.layers[1].keys[0, :, -1], cache.layers[1].keys[0, :, paths[0][-1]])
+
+
+@torch.no_grad()
+def test_a_row_that_is_not_wanted_any_more_leaves_and_the_others_go_on() -> None:
+    torch.manual_seed(3)
+    model = AutoModelForCausalLM.from_config(CONFIGS["llama"]()).double().eval()
+    rows = rows_of()
+    expected = [alone(model, row.prompt_ids.tolist(), -1)[0] for row in rows]
+    set_up(model, fullest_engine(model))
+    told: list[int] = []
+
+    def on_token(row: int, token: int) -> bool:
+        told.append(row)
+        return row % 2 == 0 or told.count(row) < 3
+
+    found = [ids for ids, _ in greedy_shared(model, rows, NEW, -1, on_token)]
+    assert found == [ids if row % 2 == 0 else ids[:3] for row, ids in enumerate(expected)]
 
 
 @given(st.lists(st.integers(0, 3), max_size=14), st.integers(1, 4), st.integers(0, 3))

@@ -25,7 +25,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from treetune.models.cache_name import CACHE
 from treetune.models.embedded import resolve
 from treetune.models.gpt3.configuration import GPT3Config
-from treetune.models.tree_attention import TreeLayout, attend
+from treetune.models.tree_attention import Layout, TreeLayout, attend
 
 
 def allowed_pairs(
@@ -92,7 +92,7 @@ class GPT3Attention(nn.Module):
 
     def forward(
         self, hidden: torch.Tensor, allowed: torch.Tensor | None, cache: Cache | None, need_weights: bool,
-        tree: TreeLayout | None = None, at: torch.Tensor | None = None,
+        tree: Layout | None = None, at: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Args: hidden (B, T, D); allowed as `allowed_pairs` gives it. Returns (B, T, D) and (B, H, T, S) or None."""
         rows, tokens, _ = hidden.shape
@@ -166,7 +166,7 @@ class GPT3Block(nn.Module):
 
     def forward(
         self, hidden: torch.Tensor, allowed: torch.Tensor | None, cache: Cache | None, need_weights: bool,
-        tree: TreeLayout | None = None, at: torch.Tensor | None = None,
+        tree: Layout | None = None, at: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(B, T, D) -> (B, T, D), or (B, K', D) for the tokens ``at``; and the attention weights if asked for."""
         mixed, weights = self.attn(self.ln_1(hidden), allowed, cache, need_weights, tree, at)
@@ -231,7 +231,7 @@ class GPT3Model(GPT3PreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
-        tree: TreeLayout | None = None,
+        tree: Layout | None = None,
         cache: Cache | None = None,
     ) -> BaseModelOutputWithPast:
         """Run the decoder.
@@ -267,7 +267,9 @@ class GPT3Model(GPT3PreTrainedModel):
         states: list[torch.Tensor] = []
         maps: list[torch.Tensor | None] = []
         used = cache if use_cache or num_cached else None
-        labelled = torch.from_numpy(tree.columns).to(hidden.device) if tree is not None and tree.pruned else None
+        labelled = None
+        if isinstance(tree, TreeLayout) and tree.pruned:
+            labelled = torch.from_numpy(tree.columns).to(hidden.device)
         for block in self.h:
             states.append(hidden)
             at = labelled if block is self.h[-1] else None
@@ -355,7 +357,7 @@ class GPT3LMHeadModel(GPT3PreTrainedModel, GenerationMixin):  # type: ignore[mis
         output_hidden_states: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         return_dict: bool | None = None,
-        tree: TreeLayout | None = None,
+        tree: Layout | None = None,
         cache: Cache | None = None,
         **loss_kwargs: Any,
     ) -> Any:
