@@ -10,7 +10,8 @@ the exactness proof is left out, so that hundreds of kills fit into minutes; ``c
 * moments: seeded SIGKILLs at random moments, two to five for each run, which the same command then takes up: at a
   random moment within the time that a few steps take, after a random number of further steps (0: while starting).
 * command: the same through ``treetune tune``'s own function, from the files on.
-* writes: SIGKILL in every call of one checkpoint that changes the file system (writes die half-done).
+* writes: SIGKILL in every call of one checkpoint that changes the file system (writes die half-done), in runs of 12
+  steps.
 * disk full: a file-size limit stops each file of a checkpoint in turn. flipped, cut: one byte of each file of the
   newest checkpoint, or its last byte, is damaged before the run goes on.
 * trainer: the same moments for transformers' Trainer (save_steps=3, resume_from_checkpoint=True as soon as there is a
@@ -36,7 +37,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ from killing import DieAt, forked
 from machine import RESULTS, conditions, facts, keep_results, table
 
 STEPS, SAVE_EVERY, EVAL_EVERY, ROWS = 24, 3, 7, 8
+SHORT = 12  # steps of the runs that are hurt in one place, after step 6 and before step 9
 SYSTEMS = {"moments": "treetune, killed at random moments",
            "command": "treetune tune as a whole, killed at random moments",
            "writes": "treetune, killed at each call of a save",
@@ -156,7 +158,9 @@ def log_of(run: Path) -> list[dict[str, Any]]:
 
 def outcome(run: Path) -> dict[str, str]:
     """What must be equal: digests of the weights, of the last checkpoint's optimizer state, and of the log."""
-    last = run / "checkpoints" / f"step-{STEPS}"
+    from treetune.train.checkpoint import steps_on_disk
+
+    [(_, last), *_] = steps_on_disk(run / "checkpoints")
     return {"weights": sha256((run / "model" / "model.safetensors").read_bytes()),
             "optimizer": sha256((last / "optimizer.safetensors").read_bytes()),
             "log": sha256(json.dumps(log_of(run), sort_keys=True).encode())}
@@ -431,9 +435,9 @@ def to_markdown(sections: dict[str, Any]) -> str:
               str(s["not_equal"]), "not logged" if key == "trainer" else str(s["most_steps_lost"])]
              for key, s in sections.items() if key in SYSTEMS]
     text = ["# Killed runs", "", (__doc__ or "").split("\n\n")[0], "", table(head, lines), "",
-            f"A checkpoint every {SAVE_EVERY} steps of {STEPS}. sha256 of the run left alone, which every byte-equal "
-            "run shares:", ""]
-    for key in ("moments", "trainer"):
+            f"A checkpoint every {SAVE_EVERY} steps of {STEPS}; of {SHORT} where one save or file is hurt. sha256 of "
+            "the run left alone, which every byte-equal run shares:", ""]
+    for key in SYSTEMS:
         if key in sections:
             text += [f"* {SYSTEMS[key]}: " + ", ".join(f"{name} `{digest}`" for name, digest in
                                                       sections[key]["wanted"].items())]
@@ -486,6 +490,7 @@ def measure(name: str, work: Path, model: Path, options: argparse.Namespace) -> 
     parts = read_parts(model)
     if name == "moments":
         return kill_at_moments(work, options.kills, options.seed, lambda run: train(parts, run), steps_lost, outcome)
+    parts = replace(parts, settings={**parts.settings, "max_steps": SHORT})
     train(parts, work / "whole")
     wanted = outcome(work / "whole")
     return kill_at_writes(work, parts, wanted) if name == "writes" else damage(work, parts, wanted)

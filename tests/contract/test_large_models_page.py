@@ -32,5 +32,4 @@ def test_every_number_beside_a_command_is_what_it_says(line: str, understand: Ca
     found = planned(understand(line))
     assert found["time"]["total"]["expected"] / 3600 == pytest.approx(float(said["hours"]), rel=0.02)
     if said["gigabytes"]:
-        assert "--devices" not in line  # a plan of several devices shards; treetune does not
         assert found["memory"]["peak"]["expected"] / 1e9 == pytest.approx(float(said["gigabytes"]), rel=0.02)

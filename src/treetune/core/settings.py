@@ -106,6 +106,10 @@ class TuneSettings(LoopSettings):
     load_in: Literal["", "8bit", "4bit"] = Field(
         "", description="hold the frozen base under LoRA in 8bit or 4bit (extra: quantized)"
     )
+    fsdp: Literal["", "full_shard"] = Field(
+        "", description="where several processes train: full_shard keeps a part of weights, gradients and optimizer "
+        "in each; by default each keeps all"
+    )
     freeze_layers: int = Field(0, ge=0, description="hold the embeddings and this many first layers as they are")
     freeze_base: bool = Field(False, description="train the head alone (of a decoder: its last norm)")
     distill_from: str | None = Field(None, description="run or model whose probabilities are learnt beside the labels")

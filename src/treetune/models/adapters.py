@@ -32,9 +32,9 @@ def refuse_combination(settings: TuneSettings) -> None:
     """
     given = {"lora_r": settings.lora_r, "freeze_layers": settings.freeze_layers, "freeze_base": settings.freeze_base,
              "random_init": settings.random_init, "use_dora": settings.use_dora, "use_rslora": settings.use_rslora,
-             "load_in": settings.load_in}
+             "load_in": settings.load_in, "fsdp": settings.fsdp}
     apart = (("lora_r", "freeze_layers"), ("lora_r", "freeze_base"), ("freeze_layers", "freeze_base"),
-             ("lora_r", "random_init"))  # of random weights under adapters nothing would be saved
+             ("fsdp", "load_in"), ("lora_r", "random_init"))  # of random weights under adapters nothing would be saved
     for one, other in apart:
         if given[one] and given[other]:
             raise UsageError("E2007", "{one} and {other} exclude each other", one=flag_of(one), other=flag_of(other),

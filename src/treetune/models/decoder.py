@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,8 +14,7 @@ from treetune.models.tied import shared_gradient
 PRUNE_BELOW = 0.8  # share of labelled tokens from which on computing all of them is as cheap
 
 
-@dataclass(frozen=True, slots=True)
-class LossSum:
+class LossSum(NamedTuple):
     """A loss as sum and count, never a mean: whoever adds up a step divides once.
 
     Attributes:
@@ -24,7 +22,7 @@ class LossSum:
     """
 
     total: torch.Tensor
-    count: float
+    count: float  # type: ignore[assignment]  # nobody asks how often a value is in here
 
 
 def loss_sum(model: torch.nn.Module, batch: Batch) -> LossSum:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +20,7 @@ from treetune.models.engine import core_model
 from treetune.models.family import first_position
 from treetune.models.freeze import layers_of
 from treetune.models.row_attention import NAME, RowLayout, unpacked_behind
+from treetune.models.shard import inside, recover, whole
 from treetune.trees.passes import packed_passes, passes
 
 CANNOT = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, NotImplementedError)
@@ -174,10 +176,11 @@ def prove_packed(model: Any, head: HasLoss, rows: Sequence[Any], max_tokens: int
     truth = gradients(model, head, rows, "padded", max_tokens)
     try:
         ours = gradients(model, head, rows, "packed", max_tokens)
-        gap = sum(float((ours[name] - truth[name]).norm()) ** 2 for name in truth) ** 0.5
-        difference = gap / max(sum(float(grad.norm()) ** 2 for grad in truth.values()) ** 0.5, 1e-12)
+        gap = sum(float(whole((ours[name] - truth[name]).norm())) ** 2 for name in truth) ** 0.5
+        difference = gap / max(sum(float(whole(grad.norm())) ** 2 for grad in truth.values()) ** 0.5, 1e-12)
         reason = "" if ours.keys() == truth.keys() else ", ".join(sorted(ours.keys() ^ truth.keys()))[:200]
     except CANNOT as error:
+        recover(model)
         model.zero_grad(set_to_none=True)
         difference, reason = float("inf"), " ".join(str(error).split())[:200] or type(error).__name__
     if difference <= TOLERANCE and not reason:  # not a number is not exact either
@@ -203,7 +206,7 @@ def gradients(model: Any, head: HasLoss, rows: Sequence[Any], layout: str, max_t
     device = next(model.parameters()).device
     try:
         for batch in head.batches_of(rows, layout, len(rows), max_tokens):
-            head.loss_sum(model, batch.to(device)).total.backward()
+            inside(model, partial(head.loss_sum, model, batch.to(device))).total.backward()
         return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
     finally:
         model.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from treetune.models.last_layer import can_prune, prune
+from treetune.models.shard import inside
 from treetune.models.tree_attention import NAME
 
 KEPT_AS = "_treetune_engine"
@@ -91,15 +92,18 @@ def _has_plain_head(core: Any) -> bool:
         return False
     training = core.training
     core.eval()
+    ids = torch.arange(PROBE_TOKENS, device=head.weight.device)[None] % head.weight.shape[0]
+
+    def both() -> tuple[torch.Tensor, torch.Tensor]:
+        return (core.base_model(input_ids=ids, use_cache=False)[0] @ head.weight.T,
+                core(input_ids=ids, use_cache=False).logits)
+
     try:
-        ids = torch.arange(PROBE_TOKENS, device=head.weight.device)[None] % head.weight.shape[0]
-        states = core.base_model(input_ids=ids, use_cache=False)[0]
-        logits = core(input_ids=ids, use_cache=False).logits
+        own, logits = inside(core, both)
     except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
         return False
     finally:
         core.train(training)
-    own = states @ head.weight.T
     return own.shape == logits.shape and bool((own - logits).abs().max() <= 1e-4 * logits.abs().max())
 
 

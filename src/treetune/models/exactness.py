@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from treetune.models.batches import Batch, batches_of, padded_batch
 from treetune.models.decoder import loss_sum
 from treetune.models.engine import Engine, core_model, fullest_engine, set_up
 from treetune.models.label_loss import rows_of_chunk
+from treetune.models.shard import inside, recover, whole
 from treetune.trees.build import input_ids_of, sorted_order
 
 TOLERANCE = 1e-4
@@ -107,12 +109,13 @@ def compare(
     try:
         ours = _gradients(model, examples, layout, max_tokens)
     except CANNOT as error:
+        recover(model)
         model.zero_grad(set_to_none=True)
         return float("inf"), " ".join(str(error).split())[:200]
     if ours.keys() != truth.keys():
         return float("inf"), ", ".join(sorted(ours.keys() ^ truth.keys()))[:200]
-    gaps = {name: float((ours[name] - truth[name]).norm()) for name in truth}
-    sizes = {name: float(grad.norm()) for name, grad in truth.items()}
+    gaps = {name: float(whole((ours[name] - truth[name]).norm())) for name in truth}
+    sizes = {name: float(whole(grad.norm())) for name, grad in truth.items()}
     total = sum(gap**2 for gap in gaps.values()) ** 0.5
     layers = [name for name in gaps if any(part.isdigit() for part in name.split("."))]
     worst = max(layers or gaps, key=lambda name: gaps[name] / max(sizes[name], 1e-12))
@@ -141,7 +144,8 @@ def _gradients(
     device = next(model.parameters()).device
     try:
         for batch in _passes(model, examples, layout, max_tokens):
-            loss_sum(model, batch.to(device)).total.backward()  # type: ignore[no-untyped-call]
+            part = inside(model, partial(loss_sum, model, batch.to(device)))
+            part.total.backward()  # type: ignore[no-untyped-call]
         return {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
     finally:
         model.zero_grad(set_to_none=True)

@@ -51,7 +51,7 @@ def _last_layer(core: Any) -> Any:
 
 
 def _form_of(layer: Any) -> Pruned | None:
-    name = type(layer).__name__
+    name = type(layer).__name__.removeprefix("FSDP")  # as fully_shard calls the class of what it shards
     if name == "GPT2Block" and not hasattr(layer, "crossattention"):
         return gpt2_block
     return llama_layer if name in LLAMA_LIKE else None

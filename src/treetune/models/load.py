@@ -60,7 +60,7 @@ class LoadedModel:
 
 def load_model(
     name: str, *, revision: str | None = None, random_init: bool = False, seed: int = 0, head: str = "causal",
-    labels: Sequence[str] = (), load_in: str = "", adapter_name: str = "default",
+    labels: Sequence[str] = (), load_in: str = "", adapter_name: str = "default", move: bool = True,
 ) -> LoadedModel:
     """Load by name: ``gpt3`` (shipped), ``minilm`` (an extra), a folder in Hugging Face layout, or a hub name.
 
@@ -69,7 +69,7 @@ def load_model(
         head: what the model is to do, see `treetune.models.family`; a head that the weights lack starts random.
         labels: names of the classes, for the head that has them.
         load_in: ``8bit`` or ``4bit`` to hold the base that way, see `treetune.models.quantized`.
-        adapter_name: what an adapter is called in memory.
+        adapter_name: what an adapter is called in memory. move: to the GPU, where there is one.
 
     Raises:
         ModelError: E3002 nothing there, E3003 pickle weights, E3004 remote code, E3005 broken files,
@@ -110,7 +110,7 @@ def load_model(
         model = attach_adapter(model, adapter, adapter_name)
     refuse_useless(tokenizer, family_of(config.to_dict()), name)
     window = window_of(config)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if move and torch.cuda.is_available() else "cpu")
     return LoadedModel(model.to(device).eval(), tokenizer, window, name, head, place, fresh)
 
 

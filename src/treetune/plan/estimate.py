@@ -60,13 +60,17 @@ def estimate(
 
 def over_devices(
     model: Architecture, work: Workload, settings: MemorySettings, rates: Rates,
-    counts: tuple[int, ...] = (1, 8, 64, 512),
+    counts: tuple[int, ...] = (1, 8, 64, 512), *, sharded: bool = False,
 ) -> list[dict[str, Any]]:
-    """Time, energy and money on common devices, and whether the run fits into their memory, sharded over them."""
+    """Time, energy and money on common devices, and whether the run fits into the memory of each.
+
+    Args:
+        sharded: weights, gradients and optimizer lie in parts over the devices; else each holds all of them.
+    """
     lines = []
     for device in DEVICES.values():
         for count in counts:
-            split = replace(settings, bf16=True, gpu=True, shards=count)
+            split = replace(settings, bf16=True, gpu=True, shards=count if sharded else 1)
             found = estimate(model, work, split, device, rates, devices=count)
             lines.append({
                 "device": device.name, "count": count, "seconds": found.duration.total.as_dict(),

@@ -34,8 +34,8 @@ def changes_that_fit(
 ) -> list[Change]:
     """Changes after which the expected peak is at most ``room`` bytes, the cheapest first; [] where none is enough.
 
-    First what leaves the result as it is (smaller passes, then recomputed activations), then adapters, then more
-    devices.
+    First what leaves the result as it is (smaller passes, then recomputed activations), then adapters, then weights
+    in parts over more devices.
     """
     before = training_flops(model, work, lora_r=settings.lora_r, checkpointing=settings.checkpointing).run
     found = []
@@ -70,7 +70,7 @@ def _candidates(
             for rows in _halves(work.largest.rows):
                 yield {**told, "per_device_train_batch_size": rows}, trial, smaller_passes(work, rows)
     for shards in SHARDS if may_shard else ():
-        yield {"devices": shards}, replace(settings, shards=shards), work
+        yield {"fsdp": "full_shard", "devices": shards}, replace(settings, shards=shards), work
 
 
 def _halves(rows: int) -> Iterator[int]:

@@ -50,7 +50,8 @@ class MemorySettings:
 
     Attributes:
         frozen, head_only: see `Architecture.trained_parameters`. tree: rows are packed. gpu: on a device of its own.
-        shards: devices that share weights, gradients and optimizer. data_bytes: of the rows in this process.
+        shards: devices that hold weights, gradients and optimizer in parts (``fsdp: full_shard``); 1: each holds all.
+        data_bytes: of the rows in this process.
         stored_bytes, weight_bytes: of a weight in the file, and of one of the layers in memory (less when quantised).
     """
 
@@ -155,13 +156,28 @@ def proof_bytes(model: Architecture, one: Pass, settings: MemorySettings, traine
     return FLOAT * trained + max(apart, FLOAT * trained + together)
 
 
+def gathered_bytes(model: Architecture, settings: MemorySettings, trained: float) -> float:
+    """Of weights held in parts, what stands whole for a while: all outside the layers, the layer at work, and the
+    next one on its way; of the trained share their gradients, a layer's twice until its sum is taken; and copies in
+    half precision, which a layer's backward pass needs unless it recomputes the layer.
+    """
+    if settings.shards == 1:
+        return 0.0
+    outside = float(model.parameters - model.matrix_weights)
+    whole = outside + 2 * model.matrix_weights / max(1, model.layers)
+    copied = (whole if settings.checkpointing else model.parameters) if settings.bf16 else 0.0
+    return FLOAT * whole * (1 + trained / model.parameters) + HALF * copied
+
+
 def memory_of(model: Architecture, work: Workload, settings: MemorySettings) -> Memory:
     """Peak memory of one process on one device."""
     adapters = model.lora_parameters(settings.lora_r) if settings.lora_r else 0
     trained = settings.trained(model) / settings.shards
     held = (model.parameters + adapters) / settings.shards
     inside = model.matrix_weights / settings.shards
-    weights = FLOAT * (held - inside) + settings.weight_bytes * inside + (HALF * held if settings.bf16 else 0)
+    weights = FLOAT * (held - inside) + settings.weight_bytes * inside
+    weights += HALF * held if settings.bf16 and settings.shards == 1 else 0
+    weights += gathered_bytes(model, settings, settings.trained(model))
     process = float(DEVICE_CONTEXT if settings.gpu else PROCESS_BYTES + (ADAPTER_BYTES if adapters else 0))
     parts = {
         "process": process, "data": 0.0 if settings.gpu else settings.data_bytes, "weights": weights,

@@ -1,4 +1,8 @@
-"""Checkpoints that are whole or absent: safetensors and JSON in a temporary folder, manifest last, then a rename."""
+"""Checkpoints that are whole or absent: safetensors and JSON in a temporary folder, manifest last, then a rename.
+
+One layout, whatever number of processes holds the weights and in which parts: tensors are put together one after the
+other while they are written, and each process reads its own rows of them.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.tensor import DTensor
 
 from treetune.core.errors import RunError
 from treetune.core.files import disk_error, file_digest, read_json, sync_folder, value_digest, write_chunks, write_json
+from treetune.models.shard import is_sharded, own_rows, part_like, whole
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
 PLAIN_KEYS = {"step", "files", "fingerprint"}  # of manifests before they had a digest of their own
@@ -77,7 +87,7 @@ def save_checkpoint(
         make_folder(folder)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        tensors, state.optimizer_groups = flatten_optimizers(optimizers)
+        tensors, state.optimizer_groups = flatten_optimizers(model, optimizers)
         text = json.dumps(asdict(state), ensure_ascii=False, indent=2, allow_nan=False) + "\n"
         files = {
             WEIGHTS: write_chunks(temporary / WEIGHTS, tensor_chunks(trainable_weights(model))),
@@ -115,7 +125,7 @@ def tensor_chunks(tensors: Mapping[str, torch.Tensor]) -> Iterator[Any]:
     The format: 8 bytes with the header's length, a JSON header, the tensors' bytes without gaps
     (https://github.com/huggingface/safetensors, "Format").
     """
-    order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    order = order_of(tensors)
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     place = 0
     for name in order:
@@ -127,7 +137,20 @@ def tensor_chunks(tensors: Mapping[str, torch.Tensor]) -> Iterator[Any]:
     text += b" " * (-len(text) % 8)
     yield struct.pack("<Q", len(text)) + text
     for name in order:
-        yield tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        yield whole(tensors[name].detach()).cpu().contiguous().flatten().view(torch.uint8).numpy()
+
+
+def order_of(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Names in the order of the file: no tensor may start between the bytes of a number."""
+    return sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+
+
+def gather_with_lead(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> None:
+    """What the other processes do while the lead saves: give their parts, in the order in which it writes."""
+    if is_sharded(model):
+        for tensors in (trainable_weights(model), flatten_optimizers(model, optimizers)[0]):
+            for name in order_of(tensors):
+                whole(tensors[name])
 
 
 def versions() -> dict[str, str]:
@@ -153,18 +176,39 @@ def bring_back(folder: Path) -> None:
 
 
 def flatten_optimizers(
-    optimizers: list[torch.optim.Optimizer],
+    model: torch.nn.Module, optimizers: list[torch.optim.Optimizer],
 ) -> tuple[dict[str, torch.Tensor], list[list[dict[str, Any]]]]:
     """State tensors by name, and the groups without tensors (JSON)."""
     tensors: dict[str, torch.Tensor] = {}
     groups: list[list[dict[str, Any]]] = []
     for number, optimizer in enumerate(optimizers):
-        state = optimizer.state_dict()
+        state = numbered_state(model, optimizer) if is_sharded(model) else optimizer.state_dict()
         for weight, entries in state["state"].items():
             for key, value in entries.items():
                 tensors[f"{number}.{weight}.{key}"] = torch.as_tensor(value).contiguous()
         groups.append(state["param_groups"])
     return tensors, groups
+
+
+def numbered_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """`Optimizer.state_dict` of weights in parts, which DCP names by weight; nothing is put together here."""
+    if not optimizer.state:  # DCP would take a step to make one
+        return optimizer.state_dict()
+    found: dict[str, Any] = get_optimizer_state_dict(model, optimizer)
+    names = [name for group in found["param_groups"] for name in group["params"]]
+    numbers = {name: number for number, name in enumerate(names)}
+    groups = [{**group, "params": [numbers[name] for name in group["params"]]} for group in found["param_groups"]]
+    return {"state": {numbers[name]: entries for name, entries in found["state"].items()}, "param_groups": groups}
+
+
+def set_numbered_state(model: torch.nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Undo `numbered_state`."""
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    order = [names[id(weight)] for group in optimizer.param_groups for weight in group["params"]]
+    named: Any = {"state": {order[number]: entries for number, entries in state["state"].items()},
+             "param_groups": [{**group, "params": [order[number] for number in group["params"]]}
+                              for group in state["param_groups"]]}
+    set_optimizer_state_dict(model, optimizer, named, options=StateDictOptions(strict=False))
 
 
 def restore(
@@ -173,19 +217,32 @@ def restore(
     """Bring model and optimizers to the state of the checkpoint (already found valid)."""
     load_weights(path, model)
     state = read_state(path)
-    tensors = load_file(str(path / OPTIMIZER))
     for number, optimizer in enumerate(optimizers):
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         entries: dict[int, dict[str, torch.Tensor]] = {}
-        for name, tensor in tensors.items():
-            owner, weight, key = name.split(".", 2)
-            if int(owner) == number:
-                entries.setdefault(int(weight), {})[key] = tensor
+        with safe_open(path / OPTIMIZER, "pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                owner, weight, key = name.split(".", 2)
+                if int(owner) == number:
+                    entries.setdefault(int(weight), {})[key] = read_part(file, name, weights[int(weight)])
         groups = [dict(group) for group in state.optimizer_groups[number]]
         for group in groups:
             group.update({key: tuple(value) for key, value in group.items()
                           if isinstance(value, list) and key != "params"})
-        optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        if is_sharded(model) and entries:
+            set_numbered_state(model, optimizer, {"state": entries, "param_groups": groups})
+        else:
+            optimizer.load_state_dict({"state": entries, "param_groups": groups})
     return state
+
+
+def read_part(file: Any, name: str, weight: torch.Tensor) -> torch.Tensor:
+    """A tensor of an open safetensors file; of one shaped as a weight in parts, the rows that lie in this process."""
+    if not isinstance(weight, DTensor) or tuple(file.get_slice(name).get_shape()) != tuple(weight.shape):
+        return torch.as_tensor(file.get_tensor(name))
+    rows = own_rows(weight)
+    empty = rows.start == rows.stop
+    return part_like(weight, weight.to_local().detach()[:0] if empty else file.get_slice(name)[rows])
 
 
 def read_state(path: Path) -> TrainState:
@@ -207,11 +264,10 @@ def read_state(path: Path) -> TrainState:
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:
     """Put the checkpoint's weights into the model."""
-    weights = load_file(str(path / WEIGHTS))
     own = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in weights.items():
-            own[name].copy_(tensor)
+    with torch.no_grad(), safe_open(path / WEIGHTS, "pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            own[name].copy_(read_part(file, name, own[name]))
 
 
 def steps_on_disk(folder: Path) -> list[tuple[int, Path]]:

@@ -4,12 +4,14 @@ Data parallelism over torch.distributed, started by torchrun. Every process hold
 because every process has the same sums. It is not torch's DistributedDataParallel: that averages over processes and
 needs as many passes in each, whereas here a step's loss is a sum over labels, divided once by the labels of all, and
 passes are dealt out by predicted cost. The rows of a step do not depend on the number of processes.
+With weights in parts (`treetune.models.shard`) the same passes are dealt out, as many to each process.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,14 +22,19 @@ import torch
 from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
+from torch.distributed.tensor import DTensor
 
 from treetune.core import processes
 from treetune.core.errors import TrainingError
+from treetune.models.engine import core_model
+from treetune.models.freeze import layers_of
+from treetune.models.shard import gather, is_sharded, shard
 from treetune.train.memory import with_passes
 
 BUCKET_NUMBERS = 1 << 23
 PASSES_A_PROCESS = 2
 TIMEOUT_SECONDS = 600.0
+LAST_WORDS_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +66,25 @@ class Team:
         Raises:
             TrainingError: E4006 another process is gone or does not answer.
         """
-        self.sums[0] += 1
-        self.store.set(f"at{self.rank}", str(self.sums[0]))  # for whoever may have to say which process stands still
+        self.note()
         try:
             distributed.all_reduce(tensor)
         except RuntimeError as error:
             raise self.lost(error) from error
 
+    def note(self, wanted: bool = True) -> None:
+        """Count this process's sums and passes in step, for whoever may have to say which one stands still."""
+        if wanted:
+            self.sums[0] += 1
+            self.store.set(f"at{self.rank}", str(self.sums[0]))
+
     def lost(self, error: RuntimeError) -> TrainingError:
-        """The error for a process that is gone or stands still: the one that came to fewer sums than this one."""
+        """The error for a process that is gone or stands still: the one that came less far than this one, else
+        those that have not found out within `LAST_WORDS_SECONDS` that something is wrong.
+        """
+        self.store.set(f"lost{self.rank}", "1")
         at = [int(self.store.get(f"at{rank}")) if self.store.check([f"at{rank}"]) else 0 for rank in range(self.size)]
-        behind = [rank for rank in range(self.size) if at[rank] < self.sums[0]]
+        behind = [rank for rank in range(self.size) if at[rank] < self.sums[0]] or self.silent()
         return TrainingError(
             "E4006", "a process of the run is gone or does not answer",
             where=f"process {', '.join(map(str, behind)) or '?'} of {self.size}, seen from process {self.rank} "
@@ -78,9 +93,35 @@ class Team:
             do="run the same command again to go on from the last checkpoint",
         )
 
+    def silent(self) -> list[int]:
+        """Processes that have not noted that they lost one, when all but one have or some seconds are over."""
+        until = time.monotonic() + LAST_WORDS_SECONDS
+        while True:
+            found = [rank for rank in range(self.size) if not self.store.check([f"lost{rank}"])]
+            if len(found) <= 1 or time.monotonic() > until:
+                return found
+            time.sleep(0.1)
+
+    @contextmanager
+    def in_company(self, in_step: bool) -> Iterator[None]:
+        """Inside, weights in parts are exchanged.
+
+        Raises:
+            TrainingError: E4006 another process is gone or does not answer.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if in_step and is_of_exchange(error):
+                raise self.lost(error) from error
+            raise
+
     def add_gradients(self, model: torch.nn.Module) -> None:
-        """Gradients summed over the processes; a weight that has one nowhere keeps none."""
-        if self.size == 1:
+        """Gradients summed over the processes; a weight that has one nowhere keeps none.
+
+        Those of weights in parts were summed in the backward pass.
+        """
+        if self.size == 1 or is_sharded(model):
             return
         weights = [weight for weight in model.parameters() if weight.requires_grad]
         there = self.add_up([float(weight.grad is not None) for weight in weights])
@@ -98,10 +139,11 @@ class Team:
                 place += weight.numel()
 
     def same_weights(self, model: torch.nn.Module) -> None:
-        """Everybody takes the lead's weights."""
+        """Everybody takes the lead's weights; of those in parts there is only one copy."""
         if self.size > 1:
             for weight in model.state_dict().values():
-                distributed.broadcast(weight, 0)
+                if not isinstance(weight, DTensor):
+                    distributed.broadcast(weight, 0)
 
     def from_lead(self, ask: Callable[[], str]) -> str:
         """What the lead's ``ask()`` gives, to everybody; as bytes, since objects would travel as pickles."""
@@ -117,13 +159,32 @@ class Team:
         distributed.broadcast(tensor, 0)
         return bytes(tensor.tolist()).decode()
 
-    def share(self, batches: Iterator[Any], width: int) -> Iterator[Any]:
-        """This process's passes of a step: dealt out by predicted cost, the dearest first to the least loaded."""
+    def share(self, batches: Iterator[Any], width: int, *, in_step: bool = False) -> Iterator[tuple[Any, float]]:
+        """This process's passes of a step, each with its weight in the sums, 1: dealt out by predicted cost, the
+        dearest first to the least loaded.
+
+        Args:
+            in_step: all processes run as many passes, since each needs the others' parts of the weights; who has
+                fewer runs the cheapest of all again, with weight 0.
+        """
         if self.size == 1:
-            yield from batches
+            yield from ((batch, 1.0) for batch in batches)
             return
         listed = list(batches)
-        yield from (listed[place] for place in deal([cost(each, width) for each in listed], self.size)[self.rank])
+        costs = [cost(each, width) for each in listed]
+        most = -(-len(listed) // self.size) if in_step else len(listed)
+        hands = deal(costs, self.size, most)
+        for place in hands[self.rank]:
+            self.note(in_step)
+            yield listed[place], 1.0
+        idle = max(map(len, hands)) - len(hands[self.rank]) if in_step else 0
+        for _ in range(idle):
+            self.note(in_step)
+            yield listed[costs.index(min(costs))], 0.0
+
+    def agree(self, wish: bool, in_step: bool) -> bool:
+        """Whether to break off: where all run in step, as soon as one of them wishes it."""
+        return bool(self.add_up([wish])[0]) if in_step else wish
 
     def smaller(self, make_batches: Callable[..., Any], num_rows: int) -> Callable[..., Any]:
         """Passes small enough for every process to get some."""
@@ -152,19 +213,54 @@ def join_team() -> Iterator[Team]:
     if processes.count() == 1:
         yield ALONE
         return
-    timeout = timedelta(seconds=float(os.environ.get("TREETUNE_TIMEOUT", TIMEOUT_SECONDS)))
     device, backend = "cpu", "gloo"
     if torch.cuda.is_available():
         device, backend = f"cuda:{os.environ.get('LOCAL_RANK', '0')}", "nccl"
         torch.cuda.set_device(device)
-    store, rank, size = next(rendezvous("env://", timeout=timeout))
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout)
+    store, rank, size = next(rendezvous("env://", timeout=timeout()))
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout())
     _current = Team(rank, size, device, PrefixStore("treetune", store))
     try:
         yield _current
     finally:
         _current = ALONE
         distributed.destroy_process_group()
+
+
+@contextmanager
+def in_turn(wanted: bool) -> Iterator[None]:
+    """Inside, one process of a machine at a time: each holds a whole model until it keeps its part of it.
+
+    Raises:
+        TrainingError: E4006 the process before this one did not come to an end in time.
+    """
+    place = int(os.environ.get("LOCAL_RANK", "0")) if wanted and _current.size > 1 else 0
+    try:
+        if place:
+            _current.store.wait([f"turn{_current.rank - 1}"], timeout() * place)
+        yield
+    except distributed.DistError as error:
+        raise _current.lost(error) from error
+    finally:
+        if wanted and _current.size > 1:
+            _current.store.set(f"turn{_current.rank}", "over")
+
+
+def timeout() -> timedelta:
+    """How long a process waits for another."""
+    return timedelta(seconds=float(os.environ.get("TREETUNE_TIMEOUT", TIMEOUT_SECONDS)))
+
+
+def shard_model(model: torch.nn.Module) -> None:
+    """Keep a part of the weights in each process of the team; alone, all."""
+    if _current.size > 1:
+        shard(model, layers_of(core_model(model)), torch.device(_current.device).type)
+
+
+def gather_model(model: torch.nn.Module) -> None:
+    """An ordinary model in the lead process again, to be saved."""
+    if is_sharded(model):
+        gather(model, _current.is_lead)
 
 
 def cost(batch: Any, width: int) -> float:
@@ -176,14 +272,23 @@ def cost(batch: Any, width: int) -> float:
     return float(tokens * (1 + tokens / rows / (6 * width)))
 
 
-def deal(costs: Sequence[float], size: int) -> list[list[int]]:
+def is_of_exchange(error: RuntimeError) -> bool:
+    """Whether an error of torch says that another process did not answer."""
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
+
+
+def deal(costs: Sequence[float], size: int, most: int | None = None) -> list[list[int]]:
     """Places of ``costs`` for each of ``size`` processes, in their order; the dearest first to the least loaded
     (Graham 1969: at most 4/3 of the best possible), a pure function so that all processes deal alike.
+
+    Args:
+        most: places a process may have; None: any number.
     """
     loads = [0.0] * size
     hands: list[list[int]] = [[] for _ in range(size)]
     for place in sorted(range(len(costs)), key=lambda place: (-costs[place], place)):
-        least = min(range(size), key=lambda rank: (loads[rank], rank))
+        open_hands = [rank for rank in range(size) if most is None or len(hands[rank]) < most]
+        least = min(open_hands, key=lambda rank: (loads[rank], rank))
         loads[least] += costs[place]
         hands[least].append(place)
     return [sorted(hand) for hand in hands]

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,10 +17,12 @@ from treetune.core.records import IntArray
 from treetune.core.seeds import seed_of
 from treetune.core.settings import LoopSettings
 from treetune.models.decoder import LossSum, loss_sum
+from treetune.models.shard import inside, is_sharded, whole
 from treetune.train.checkpoint import (
     MANIFEST,
     TrainState,
     bring_back,
+    gather_with_lead,
     is_whole,
     load_weights,
     newest_valid,
@@ -108,6 +111,8 @@ def fit(
             path = save_checkpoint(folder.checkpoints, model, optimizers, state, fingerprint,
                                    settings.save_total_limit)
             on_event({"event": "checkpoint", "step": state.step, "path": path.name})
+        else:
+            gather_with_lead(model, optimizers)
 
     def is_due() -> bool:
         return state.step % eval_every == 0 or state.step == steps
@@ -297,7 +302,7 @@ def train_step(
         raise BadLoss(total / count, 0.0, reason)
     team().add_gradients(model)
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients)) / count
+    norm = float(whole(torch.nn.utils.get_total_norm(gradients))) / count
     reason = reason_against(total / count, norm, state, 0.0)
     if reason:
         raise BadLoss(total / count, norm, reason)
@@ -323,19 +328,29 @@ def add_passes(
     crew = team()
     torch.manual_seed(seed_of(settings.seed, "dropout", step, *([crew.rank] if crew.rank else [])))
     device = next(model.parameters()).device
-    total, count, tokens, row_tokens, ran_out = 0.0, 0.0, 0, 0, ""
+    in_step = is_sharded(model)
+    total, count, tokens, row_tokens, ran_out = 0.0, 0.0, 0.0, 0.0, ""
     try:
-        for batch in crew.share(make_batches(examples), width_of(model)):
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
-                part = loss_of(model, batch.to(device))
-            part.total.backward()  # type: ignore[no-untyped-call]
-            total += float(part.total.detach())
-            count += part.count
-            tokens += batch.num_tokens
-            row_tokens += batch.num_row_tokens
+        for batch, counts in crew.share(make_batches(examples), width_of(model), in_step=in_step):
+            with crew.in_company(in_step):
+                # no cache of half-precision copies where a layer's weights are to be freed after the layer
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16,
+                                    cache_enabled=not in_step):
+                    part = inside(model, partial(loss_of, model, batch.to(device)))
+                (counts * part.total).backward()  # type: ignore[no-untyped-call]
+            total += counts * float(part.total.detach())
+            count += counts * part.count
+            tokens += counts * batch.num_tokens
+            row_tokens += counts * batch.num_row_tokens
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        if in_step:  # the others wait for this process's parts: there is no way back into step
+            raise TrainingError(
+                "E4003", "memory ran out in a pass whose weights are in parts",
+                found=" ".join(str(error).split())[:300] or type(error).__name__,
+                do="lower --max-tokens-per-pass or --max-length, or use --gradient-checkpointing",
+            ) from error
         ran_out = " ".join(str(error).split())[:300] or type(error).__name__
     *sums, out = crew.add_up([total, count, tokens, row_tokens, bool(ran_out)])
     if out:
@@ -361,13 +376,14 @@ def mean_loss(
     model.eval()
     crew = team()
     device = next(model.parameters()).device
-    total, count = 0.0, 0.0
-    for batch in crew.share(make_batches(examples), width_of(model)):
-        if stop():
+    total, count, in_step = 0.0, 0.0, is_sharded(model)
+    for batch, counts in crew.share(make_batches(examples), width_of(model), in_step=in_step):
+        if crew.agree(bool(stop()), in_step):
             break
-        part = loss_of(model, batch.to(device))
-        total += float(part.total)
-        count += part.count
+        with crew.in_company(in_step):
+            part = inside(model, partial(loss_of, model, batch.to(device)))
+        total += counts * float(part.total)
+        count += counts * part.count
     total, count, stopped = crew.add_up([total, count, bool(stop())])
     if stopped:
         raise CutOff

@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
+
+from treetune.models.shard import own_rows, part_like, whole
 
 DEFAULT_DECAY = {"adamw": 0.01, "muon": 0.01, "adam": 0.0, "sgd": 0.0}
 
@@ -57,12 +60,26 @@ class Muon(torch.optim.Optimizer):
                 if weight.grad is None:
                     continue
                 state = self.state[weight]
-                average = state.setdefault("momentum", torch.zeros_like(weight))
-                average.lerp_(weight.grad, 1 - group["momentum"])
-                direction = orthogonal(weight.grad.lerp(average, group["momentum"]))
+                if "momentum" not in state:
+                    state["momentum"] = torch.zeros_like(weight)
+                own, grad, average = (local(tensor) for tensor in (weight, weight.grad, state["momentum"]))
+                average.lerp_(grad, 1 - group["momentum"])
+                direction = direction_of(weight, grad.lerp(average, group["momentum"]))
                 scale = 0.2 * max(weight.shape) ** 0.5
-                weight.mul_(1 - group["lr"] * group["weight_decay"])
-                weight.add_(direction, alpha=-group["lr"] * scale)
+                own.mul_(1 - group["lr"] * group["weight_decay"])
+                own.add_(direction, alpha=-group["lr"] * scale)
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """What lies in this process of a tensor that may be in parts."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def direction_of(weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """The orthogonal matrix of those rows; of a weight in parts, this process's rows of that of all."""
+    if not isinstance(weight, DTensor):
+        return orthogonal(rows)
+    return orthogonal(whole(part_like(weight, rows)))[own_rows(weight)]
 
 
 def orthogonal(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 MAY_DIFFER = {"output_dir", "logging_steps", "save_total_limit", "torch_threads", "on_bad_loss", "bad_loss_factor",
               "max_memory_gb", "max_time", "max_energy", "max_cost", "price_per_hour", "price_per_kwh", "grid",
-              "energy_meter"}
+              "energy_meter", "fsdp"}
 
 
 def tune(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequence[str] = ()) -> dict[str, Any]:
@@ -90,14 +90,22 @@ def tune_folder(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequen
     import torch
 
     from treetune.models.load import load_model
+    from treetune.train.distributed import gather_model, in_turn, shard_model
     from treetune.train.loop import fit
     from treetune.train.order import groups_of
 
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     head = load_head(head_name)
-    loaded = load_model(settings.model, revision=settings.revision, random_init=settings.random_init,
-                        seed=settings.seed, head=head_name, labels=options.labels, load_in=settings.load_in)
+    with in_turn(bool(settings.fsdp)):
+        loaded = load_model(settings.model, revision=settings.revision, random_init=settings.random_init,
+                            seed=settings.seed, head=head_name, labels=options.labels, load_in=settings.load_in,
+                            move=not settings.fsdp or count_processes() == 1)
+        model = adapt(loaded.model, settings, head.PEFT_TASK, loaded.fresh)
+        if account.shape.checkpointing:
+            model.activation_checkpointing_enable()
+        if settings.fsdp:
+            shard_model(model)
     max_length = min(settings.max_length or head.MAX_LENGTH or loaded.window, loaded.window)
     train_tokens = head.encode(training.examples, loaded.tokenizer, max_length)
     validation_tokens = head.encode(validation.examples, loaded.tokenizer, max_length)
@@ -112,9 +120,6 @@ def tune_folder(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequen
         log({"event": "allowed_change", **change})
     log({"event": "tokens", "cut": cut_report([each.num_cut for each in train_tokens]),
          "rows": len(train_tokens), "validation_rows": len(validation_tokens)})
-    model = adapt(loaded.model, settings, head.PEFT_TASK, loaded.fresh)
-    if account.shape.checkpointing:
-        model.activation_checkpointing_enable()
     proof = prove_exact(model, settings.model_copy(update={"max_tokens_per_pass": account.shape.max_tokens}),
                         train_tokens, log, head)
     layout = proof.layout
@@ -132,6 +137,7 @@ def tune_folder(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequen
         state = fit(model, train_tokens, validation_tokens, settings, make_batches, folder, fingerprint, account,
                     groups, loss_of, partial(places_of_rows, {row.number: row for row in training.rows}))
         loaded.tokenizer.model_max_length = loaded.window
+        gather_model(model)
         if is_lead():
             save_model(folder, model, loaded.tokenizer, settings.model if settings.lora_r else "", loaded.place)
     facts = {

@@ -155,7 +155,8 @@ def memory_settings(settings: TuneSettings, model: Architecture, around: Surroun
     return MemorySettings(
         lora_r=settings.lora_r, frozen=settings.freeze_layers, head_only=settings.freeze_base, optim=settings.optim,
         checkpointing=settings.gradient_checkpointing, bf16=settings.bf16,
-        tree=settings.layout != "padded" and model.family == "decoder", gpu=gpu, shards=around.devices if gpu else 1,
+        tree=settings.layout != "padded" and model.family == "decoder", gpu=gpu,
+        shards=around.devices if settings.fsdp else 1,
         weight_bytes=LOADED_BYTES[settings.load_in])
 
 
@@ -349,7 +350,7 @@ def record_of(found: Planned, question: Question, *, assumed: Sequence[str] = ()
                    "memory": found.lesson.memory.as_dict()} if found.lesson else None,
         "fits": expected <= room if room else None, "changes": [change.as_dict() for change in changes],
         "budgets_in_doubt": refuse_over_budget(found, {}),
-        "devices": over_devices(model, found.work, found.memory, around.rates),
+        "devices": over_devices(model, found.work, found.memory, around.rates, sharded=bool(found.settings.fsdp)),
         "answers": answers_record(found, question),
     }
 

@@ -95,11 +95,14 @@ def test_a_v100_takes_centuries_for_the_largest_gpt3() -> None:
 def test_every_device_has_a_line_and_sharding_makes_it_fit() -> None:
     big = read(PRESETS["gpt3-6.7b"].config())
     work = by_hand(1000, 512, 8, epochs=1, rows_per_step=8, rows_per_pass=1, max_tokens=10**9)
-    lines = over_devices(big, work, MemorySettings(), RATES)
-    assert {line["device"] for line in lines} == set(DEVICES)
-    fits = {(line["device"], line["count"]): line["fits"] for line in lines}
-    assert not fits["a100", 1]
-    assert fits["a100", 8]
+    fits = {}
+    for sharded in (False, True):
+        lines = over_devices(big, work, MemorySettings(), RATES, sharded=sharded)
+        assert {line["device"] for line in lines} == set(DEVICES)
+        fits[sharded] = {(line["device"], line["count"]): line["fits"] for line in lines}
+    assert not fits[True]["a100", 1]
+    assert fits[True]["a100", 8]
+    assert not fits[False]["a100", 512]  # each device holds all
 
 
 def test_the_cheapest_changes_that_fit_come_first_and_do_fit() -> None:

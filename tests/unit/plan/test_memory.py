@@ -153,6 +153,13 @@ def test_shards_divide_what_is_shared_out_only() -> None:
     one, four = (memory_of(GPT2, work, MemorySettings(gpu=True, shards=count)).parts for count in (1, 4))
     assert four["optimizer"] == one["optimizer"] / 4
     assert four["activations"] == one["activations"]
+    assert one["weights"] / 4 < four["weights"]  # what is being computed with stands whole
+    kept, again = (memory_of(GPT2, work, MemorySettings(gpu=True, bf16=True, shards=4, checkpointing=recompute))
+                   .parts["weights"] for recompute in (False, True))
+    assert again < kept  # copies in half precision wait for the backward pass, or not
+    thin, thinner = (memory_of(GPT2, work, MemorySettings(gpu=True, shards=count)).parts["weights"]
+                     for count in (64, 128))
+    assert thin - thinner == pytest.approx(FLOAT * GPT2.parameters / 128)
 
 
 def test_frozen_layers_keep_nothing() -> None:
