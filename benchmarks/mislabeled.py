@@ -29,6 +29,7 @@ from treetune.verbs import tune
 from treetune.workflow.explain import training_of
 from treetune.workflow.run import open_run
 
+RESAMPLES = 200
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "sentiment"
 
 
@@ -68,12 +69,15 @@ def one_seed(data: Path, count: int, share: float, seed: int, work: Path) -> dic
     began = time.process_time()
     left = traces(run.loaded, training, run.max_length)
     at_traces = time.process_time() - began
-    own = Rows([each.answers[0] for each in training], states, left, seed)
+    own = Rows([each.answers[0] for each in training], states, left, seed, [each.source for each in training])
     scores = {name: rank(own) for name, rank in RANKINGS.items()}
     result = {}
+    random = generator(seed, "rows of the interval")
+    draws = [random.integers(0, len(changed), size=len(changed)) for _ in range(RESAMPLES)]
     for name, values in scores.items():
         first = np.argsort(-values, kind="stable")[: int(changed.sum())]
-        result[name] = {"auc": float(roc_auc_score(changed, values)), "found": float(changed[first].mean())}
+        result[name] = {"auc": float(roc_auc_score(changed, values)), "found": float(changed[first].mean()),
+                        "drawn": [float(roc_auc_score(changed[draw], values[draw])) for draw in draws]}
     return {"seed": seed, "rows": len(training), "changed": int(changed.sum()), "rankings": result,
             "cpu_seconds": {"tuning": round(tuned, 1), "states": round(at_states, 1), "traces": round(at_traces, 1)}}
 
@@ -85,10 +89,11 @@ def to_markdown(kept: dict[str, Any]) -> str:
         for name in one["seeds"][0]["rankings"]:
             aucs = [each["rankings"][name]["auc"] for each in one["seeds"]]
             found = [each["rankings"][name]["found"] for each in one["seeds"]]
-            lines.append([key, name, f"{np.mean(aucs):.3f}", ", ".join(f"{value:.3f}" for value in aucs),
-                          f"{np.mean(found):.3f}"])
+            low, high = one["intervals"][name]
+            lines.append([key, name, f"{np.mean(aucs):.3f} [{low:.3f}, {high:.3f}]",
+                          ", ".join(f"{value:.3f}" for value in aucs), f"{np.mean(found):.3f}"])
     costs = "; ".join(f"{key}: {one['seeds'][0]['cpu_seconds']}" for key, one in kept.items())
-    head = ["data", "ranking", "AUC, mean", "each seed", "changed rows among as many of the first"]
+    head = ["data", "ranking", "AUC, mean over seeds [95 %]", "each seed", "changed rows among as many of the first"]
     return (f"# Finding planted wrong labels\n\n`python benchmarks/mislabeled.py`\n\n{table(head, lines)}\n\n"
             f"Processor seconds of the first seed: {costs}.\n\n"
             + "\n".join(sorted({conditions(one["machine"]) for one in kept.values()})) + "\n")
@@ -111,9 +116,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(given.seeds):
             seeds.append(one_seed(data, given.rows, given.share, seed, Path(folder)))
-            print(json.dumps(seeds[-1]), flush=True)
+            print(seed, {name: round(each["auc"], 3) for name, each in seeds[-1]["rankings"].items()}, flush=True)
     key = f"{given.set}, {given.rows} rows, {given.share:.0%} changed"
-    record = {key: {"seeds": seeds, "machine": facts(1)}}
+    intervals = {}
+    for name in seeds[0]["rankings"]:  # of the mean over seeds, rows drawn anew in each
+        means = np.mean([each["rankings"][name].pop("drawn") for each in seeds], axis=0)
+        intervals[name] = [float(value) for value in np.quantile(means, [0.025, 0.975])]
+    record = {key: {"seeds": seeds, "intervals": intervals, "machine": facts(1)}}
     keep_results("mislabeled", record, to_markdown, given.results)
     print(to_markdown(record))
 

@@ -22,6 +22,7 @@ from treetune.explain.read import Read
 from treetune.explain.subject import Subject, all_but
 from treetune.explain.words import SOURCE, Word
 from treetune.explain.written import Written
+from treetune.models import seq2seq
 from treetune.models.engine import core_model
 from treetune.models.label_loss import at_least_float32
 from treetune.models.load import LoadedModel
@@ -47,7 +48,8 @@ class Attention:
 
 @torch.no_grad()
 def attention(loaded: LoadedModel, subject: Subject) -> Attention:
-    """Weights by which the answering token (a decoder's last, an encoder's first) reads the words.
+    """Weights by which the answering token reads the words: a decoder's last one, an encoder's first one, of an
+    encoder-decoder the one that the answer begins with (by cross-attention; its rollout goes on through the encoder).
 
     Raises:
         UsageError: E2610 the model does not show its weights, or computes another answer when it does.
@@ -70,15 +72,29 @@ def attention(loaded: LoadedModel, subject: Subject) -> Attention:
         raise UsageError("E2610", "this model does not show where it looks", found=f"outputs differ by {far:.1e}",
                          allowed=f"{AGREES:.0e}", do="use another view of the answer")
     weights = torch.stack([each[0].double() for each in maps]).cpu().numpy()  # (Y, H, L, L)
-    asking = len(ids) - 1 if loaded.head == "causal" else 0
     mixed = np.eye(len(ids))
     for layer in weights.mean(1):
         step = layer + np.eye(len(ids))
         mixed = (step / step.sum(-1, keepdims=True)) @ mixed
+    if loaded.head == "seq2seq":
+        read = _cross_attention(core, given)
+        rolled = read.mean((0, 1)) @ mixed
+    else:
+        asking = len(ids) - 1 if loaded.head == "causal" else 0
+        read, rolled = weights[:, :, asking], mixed[asking]
     words = subject.words
     by_word = [list(word.tokens) for word in words]
-    heads = np.stack([weights[:, :, asking, tokens].sum(-1) for tokens in by_word], axis=-1)
-    return Attention(words, heads.mean(1), np.array([mixed[asking, tokens].sum() for tokens in by_word]), heads)
+    heads = np.stack([read[:, :, tokens].sum(-1) for tokens in by_word], axis=-1)
+    return Attention(words, heads.mean(1), np.array([rolled[tokens].sum() for tokens in by_word]), heads)
+
+
+def _cross_attention(core: Any, given: dict[str, torch.Tensor]) -> FloatArray:
+    """(Y, H, L) how the decoder's first token reads the encoder's states."""
+    start = seq2seq.shifted(core, torch.zeros_like(given["input_ids"][:, :1]))
+    with attention_in_the_open(core):
+        found = core(**given, decoder_input_ids=start, output_attentions=True, use_cache=False).cross_attentions
+    read: FloatArray = torch.stack([each[0, :, 0].double() for each in found]).cpu().numpy()
+    return read
 
 
 def input_ids(subject: Subject) -> IntArray:

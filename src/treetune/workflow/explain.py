@@ -262,13 +262,22 @@ def find_suspects(run_path: str, on_event: OnEvent, *, method: str = "", count: 
     Raises:
         UsageError: E2611 unknown ranking, or one that needs labels. RunError: E5501.
     """
-    from treetune.explain.suspects import BEST, NEED_STATES, NEED_TRACES, RANKINGS, Rows, suspects
+    from treetune.explain.suspects import (
+        BEST,
+        BEST_OF_TEXTS,
+        NEED_LABELS,
+        NEED_STATES,
+        NEED_TRACES,
+        RANKINGS,
+        Rows,
+        suspects,
+    )
     from treetune.explain.traces import representations, traces
 
     run = open_run(run_path)
     labelled = run.task.OUTPUT == OutputKind.LABEL
-    method = method or BEST
-    allowed = [name for name in RANKINGS if labelled or name not in NEED_STATES]
+    method = method or (BEST if labelled else BEST_OF_TEXTS)
+    allowed = [name for name in RANKINGS if labelled or name not in NEED_LABELS]
     if method not in allowed:
         raise UsageError("E2611", "suspects cannot be ranked in this way", found=method, allowed=", ".join(allowed),
                          do="choose one of them")
@@ -277,7 +286,7 @@ def find_suspects(run_path: str, on_event: OnEvent, *, method: str = "", count: 
     left = traces(run.loaded, training, run.max_length) if method in NEED_TRACES else None
     states = (representations(run.loaded, training, run.max_length) if method in NEED_STATES
               else np.zeros((len(training), 1), np.float32))
-    rows = Rows([each.answers[0] for each in training], states, left)
+    rows = Rows([each.answers[0] for each in training], states, left, texts=[each.source for each in training])
     found = [{"rank": rank + 1, "id": training[place].row_id, "row": training[place].row, "score": _rounded(score),
               "label": training[place].answers[0], "text": training[place].source, "method": method}
              for rank, (place, score) in enumerate(suspects(rows, method, count))]

@@ -49,6 +49,17 @@ def encoder(family_folder: Callable[..., Path]) -> Callable[[str], LoadedModel]:
 
 
 @pytest.fixture(scope="session")
+def encoder_decoder(family_folder: Callable[..., Path]) -> Callable[[str], LoadedModel]:
+    """(t5, bart or marian) -> a random one in float64."""
+    def get(kind: str) -> LoadedModel:
+        loaded = load_model(str(family_folder(kind, 128)), head="seq2seq", labels=[])
+        loaded.model.double()
+        return loaded
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def review() -> Callable[..., Example]:
     """(text, label) -> a sentiment example."""
     def make(text: str, label: str = "positive", number: int = 0) -> Example:

@@ -26,7 +26,8 @@ def planted() -> tuple[Rows, np.ndarray]:
     residual = np.where(given == truth, 0.1, 0.9) * np.where(given == 1, -1, 1)
     gradients = (residual[:, None] * states).astype(np.float32)
     losses = np.where(wrong, 2.3, 0.1).astype(np.float32)
-    return Rows([str(each) for each in given], states, Traces(gradients, losses)), wrong
+    texts = [f"a {'good' if each else 'bad'} film {number}" for number, each in enumerate(truth)]
+    return Rows([str(each) for each in given], states, Traces(gradients, losses), texts=texts), wrong
 
 
 @pytest.mark.parametrize("method", list(RANKINGS))
@@ -36,6 +37,15 @@ def test_planted_wrong_labels_stand_first(planted: tuple[Rows, np.ndarray], meth
     first = suspects(rows, method, 20)
     assert [score for _, score in first] == sorted((score for _, score in first), reverse=True)
     assert np.mean([wrong[place] for place, _ in first]) > 0.6
+
+
+@pytest.mark.parametrize("labels", [["a"] * 6, ["a"] * 5 + ["b"], ["a", "b", "c"]])
+@pytest.mark.parametrize("method", ["words", "cross_validated", "margin"])
+def test_few_labels_and_few_rows_are_ranked_without_a_fault(labels: list[str], method: str) -> None:
+    states = np.random.default_rng(0).normal(size=(len(labels), 4)).astype(np.float32)
+    scores = RANKINGS[method](Rows(labels, states, texts=[f"row number {each}" for each in range(len(labels))]))
+    assert scores.shape == (len(labels),)
+    assert np.isfinite(scores).all()
 
 
 def test_the_nearest_row_is_itself_and_the_most_supporting_gradient_its_own() -> None:
