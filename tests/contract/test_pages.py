@@ -12,7 +12,7 @@ FILES = (ROOT / "README.md", ROOT / "README.zh.md", *sorted((ROOT / "docs").glob
 PAGES = {path.name: path.read_text("utf-8") for path in FILES}
 COUNTS = {
     "README.md": 25, "README.zh.md": 25, "adapters.md": 2, "answers.md": 3, "audit.md": 6, "distributed.md": 2, "explain.md": 7,
-    "export.md": 3, "families.md": 4, "gate.md": 9, "large-models.md": 15, "plan.md": 8, "pretraining.md": 2,
+    "export.md": 3, "families.md": 4, "gate.md": 9, "large-models.md": 15, "plan.md": 8, "predict.md": 7, "pretraining.md": 2,
     "reliability.md": 1, "serve.md": 2, "trees.md": 0,
 }
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.DOTALL | re.MULTILINE)

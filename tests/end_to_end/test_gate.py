@@ -39,7 +39,7 @@ def test_a_gate_is_written_reported_and_obeyed(
 ) -> None:
     record = read_json(RunFolder(gated).gate)
     assert record["wrong"] == "label differs"
-    assert set(record["scope"]) == {"weights", "tokenizer", "settings", "prompt"}
+    assert set(record["scope"]) == {"weights", "tokenizer", "settings", "prompt", "engine"}
     assert record["rows"]["tune"] + record["rows"]["calibration"] == record["left_out"][0]["used"]
     page = RunFolder(gated).report.read_text("utf-8")
     assert 'id="gate"' in page

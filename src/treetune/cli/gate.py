@@ -30,6 +30,9 @@ def run(
     every_row: Annotated[bool, typer.Option(
         "--every-row", help="count rows that share a source as independent")] = False,
     max_refused_share: Annotated[float, typer.Option(help="stop when more rows than this are left out")] = 0.05,
+    engine: Annotated[str, typer.Option(
+        help="what computes the answers, as in treetune predict; the gate is void on any other")] = "transformers",
+    engine_model: Annotated[str, typer.Option(help="name of the model on the server", show_default=False)] = "",
     drift: Annotated[bool, typer.Option(
         "--drift", help="set nothing: say whether the rows answered so far are still like the gate's")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
@@ -42,7 +45,8 @@ def run(
         return show_drift(run_folder, json_output)
     record = gate(run_folder, data, Watcher(quiet=json_output), max_error=max_error, confidence=confidence,
                   wrong=wrong, tune_data=tune_data, columns=parse_columns(columns),
-                  max_refused_share=max_refused_share, every_row=every_row, by=by, with_reviews=with_reviews)
+                  max_refused_share=max_refused_share, every_row=every_row, by=by, with_reviews=with_reviews,
+                  engine=engine, engine_model=engine_model)
     if json_output:
         print(json.dumps(record, ensure_ascii=False))
     else:

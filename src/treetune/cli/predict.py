@@ -15,10 +15,22 @@ from treetune.core.language import say
 
 def run(
     run_folder: Annotated[str | None, typer.Argument(metavar="[RUN]", help="run folder; for --next any model")] = None,
-    data: Annotated[str | None, typer.Option(help="rows to answer: a file, a folder, or hub:NAME")] = None,
-    output: Annotated[str | None, typer.Option(help="file for the answers, one JSON object a row")] = None,
+    data: Annotated[str | None, typer.Option(help="rows to answer: a file of any size, a folder, or hub:NAME")] = None,
+    output: Annotated[str, typer.Option(
+        help="file for the answers, one JSON object a row; -: standard output")] = "-",
     columns: Annotated[list[str] | None, typer.Option(help="name of a column in your file: text=review")] = None,
     max_refused_share: Annotated[float, typer.Option(help="rows that may be refused and left out")] = 0.0,
+    processes: Annotated[int, typer.Option(min=1, help="processes that answer together, each with the model")] = 1,
+    restart: Annotated[bool, typer.Option("--restart", help="begin anew instead of going on after a kill")] = False,
+    block_rows: Annotated[int, typer.Option(min=1, help="rows that are answered and written at once")] = 256,
+    engine: Annotated[str, typer.Option(
+        help="what computes: transformers, ctranslate2:FOLDER (an export of the run), http://HOST:PORT/v1")
+    ] = "transformers",
+    engine_model: Annotated[str, typer.Option(help="name of the model on the server [default: its only one]",
+                                              show_default=False)] = "",
+    parity_rows: Annotated[int, typer.Option(
+        min=0, help="with --engine: first answer so many rows with the run's own engine, too, and compare")] = 0,
+    min_equal: Annotated[float, typer.Option(min=0, max=1, help="share of them that must be equal")] = 0.0,
     record: Annotated[bool, typer.Option(
         "--record/--no-record", help="under a gate: watch for drift, log decisions, queue what a person should see")
     ] = True,
@@ -38,15 +50,17 @@ def run(
     if run_folder is None or data is None:
         raise UsageError("E2021", "predict needs a run and rows", allowed="treetune predict RUN --data FILE",
                          do="give both, or --next TEXT")
-    from treetune.workflow.predict import as_dict, predict
+    from treetune.cli.show_answers import AnswersWatcher, print_answers, summary_lines
+    from treetune.workflow.predict import Asked, predict_file
 
-    predictions = predict(run_folder, data, output, columns=parse_columns(columns),
-                          max_refused_share=max_refused_share, record=record, log_text=log_text)
-    if output is None or json_output:
-        for each in predictions:
-            print(json.dumps(as_dict(each), ensure_ascii=False))
-    else:
-        print(say("{rows} answers in {path}", rows=len(predictions), path=output))
+    asked = Asked(columns=parse_columns(columns), max_refused_share=max_refused_share, record=record,
+                  log_text=log_text, restart=restart, processes=processes, engine=engine, model=engine_model,
+                  block_rows=block_rows, parity_rows=parity_rows, min_equal=min_equal)
+    found = predict_file(run_folder, data, output, asked, AnswersWatcher(quiet=json_output),
+                         print_answers if output == "-" else None)
+    if output != "-":
+        for line in [json.dumps(found, ensure_ascii=False)] if json_output else summary_lines(found, output):
+            print(line)
     return 0
 
 

@@ -82,7 +82,7 @@ def read_rows(
     if name.startswith(PREFIX):
         files, sources = [name], [parse_hub(name, split)]
     else:
-        paths = _files_of(Path(path), split)
+        paths = files_of(Path(path), split)
         files, sources = [str(file) for file in paths], [parse(file, str(file)) for file in paths]
     for file, source in zip(files, sources, strict=True):
         records, faults = _gather(source, file)
@@ -94,7 +94,7 @@ def read_rows(
             )
             renamed |= changed
             rows += _as_rows(records, changed, file, split, start=len(rows))
-    digest = _hub_digest(rows) if name.startswith(PREFIX) else _digest(paths)
+    digest = _hub_digest(rows) if name.startswith(PREFIX) else digest_of(paths)
     return ReadResult(tuple(rows), tuple(refused), renamed, len(rows) + len(refused), digest, tuple(files))
 
 
@@ -108,9 +108,14 @@ def _gather(source: Iterable[Item], file: str) -> tuple[list[tuple[int, Record]]
         else:
             records.append((line, normalise(item)))
     if not records and not refused:
-        raise DataError("E1103", "the file has no rows", where=file, allowed="at least one row",
-                        do="check how the file was made")
+        raise no_rows(file)
     return records, refused
+
+
+def no_rows(file: str) -> DataError:
+    """The error for a file without a record."""
+    return DataError("E1103", "the file has no rows", where=file, allowed="at least one row",
+                     do="check how the file was made")
 
 
 def _as_rows(
@@ -120,7 +125,7 @@ def _as_rows(
         yield Row(values=rename(record, renamed), file=file, line=line, number=number, split=split)
 
 
-def _files_of(path: Path, split: str) -> list[Path]:
+def files_of(path: Path, split: str) -> list[Path]:
     """The file itself, or the files of a folder that serve the split."""
     with reading(str(path)):
         if path.is_file():
@@ -158,7 +163,8 @@ def _no_file(path: Path) -> DataError:
     return DataError("E1101", "there is no such file", where=str(path), do="check the path")
 
 
-def _digest(paths: Sequence[Path]) -> str:
+def digest_of(paths: Sequence[Path]) -> str:
+    """sha256 of the bytes as stored, of several files of their digests one after the other."""
     digests = []
     for path in paths:
         with reading(str(path)):
@@ -185,14 +191,22 @@ def stop_if_too_many(result: ReadResult, max_share: float, quarantine: Path | No
     """
     if result.rows and len(result.refused) <= max_share * result.num_read:
         return
-    shown = [str(refusal) for refusal in result.refused[:MAX_REFUSALS_SHOWN]]
-    more = len(result.refused) - len(shown)
+    raise too_many(result.refused, len(result.refused), result.num_read, result.files, max_share, quarantine)
+
+
+def too_many(
+    first: Sequence[Refusal], num_refused: int, num_read: int, files: Sequence[str], max_share: float,
+    quarantine: Path | None,
+) -> DataError:
+    """The error E1120; ``first``: the refusals, of which the first ten are shown."""
+    shown = [str(refusal) for refusal in first[:MAX_REFUSALS_SHOWN]]
+    more = num_refused - len(shown)
     listing = "\n    ".join([*shown, *([f"… +{more}"] if more else [])])
     if quarantine:
-        raise DataError("E1120", "{refused} of {read} rows cannot be used", where=", ".join(result.files),
-                        found=listing, allowed=f"{max_share:.1%}", refused=len(result.refused),
-                        read=result.num_read, path=str(quarantine),
-                        do="correct them (all are listed in {path}), or allow more with --max-refused-share")
-    raise DataError("E1120", "{refused} of {read} rows cannot be used", where=", ".join(result.files),
-                    found=listing, allowed=f"{max_share:.1%}", refused=len(result.refused),
-                    read=result.num_read, do="correct them, or allow more with --max-refused-share")
+        return DataError("E1120", "{refused} of {read} rows cannot be used", where=", ".join(files),
+                         found=listing, allowed=f"{max_share:.1%}", refused=num_refused,
+                         read=num_read, path=str(quarantine),
+                         do="correct them (all are listed in {path}), or allow more with --max-refused-share")
+    return DataError("E1120", "{refused} of {read} rows cannot be used", where=", ".join(files),
+                     found=listing, allowed=f"{max_share:.1%}", refused=num_refused,
+                     read=num_read, do="correct them, or allow more with --max-refused-share")

@@ -77,7 +77,7 @@ def answer_of(ticket: Ticket, prediction: Prediction, recorded: bool) -> dict[st
     ``answer`` is there only when it may be used (accepted, or no gate was asked for); under review a person finds it
     as ``proposal``; of a refused one no text is sent at all.
     """
-    from treetune.workflow.predict import decision_as_dict
+    from treetune.workflow.answer_lines import decision_as_dict
 
     assert prediction.decision is not None
     verdict = prediction.decision.verdict

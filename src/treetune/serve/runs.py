@@ -84,10 +84,12 @@ def load(name: str, folder: str) -> Served:
 
 
 def _against_gate(folder: RunFolder, scope: Mapping[str, str]) -> tuple[tuple[str, ...] | None, str]:
+    from treetune.workflow.scope import parts_changed
+
     try:
         record = read_json(folder.gate)
         bound: Mapping[str, str] = record["scope"]
-        return tuple(part for part in scope if bound.get(part) != scope[part]), str(record.get("digest", ""))
+        return tuple(parts_changed(bound, scope)), str(record.get("digest", ""))
     except (TreetuneError, KeyError, TypeError, AttributeError):  # deciding will say that nobody can vouch for it
         return None, ""
 

@@ -11,9 +11,9 @@ from treetune.core.records import Example, OutputKind, Prediction
 from treetune.evaluate.baselines import answers_of
 from treetune.evaluate.evaluation import evaluate_systems
 from treetune.evaluate.score import Resampling, passages_of, perplexity_score
+from treetune.workflow.answer_lines import to_lines
 from treetune.workflow.gather import read_for, to_examples
 from treetune.workflow.log import OnEvent
-from treetune.workflow.predict import to_lines
 from treetune.workflow.report import write_report
 from treetune.workflow.run import Run, open_run, ready
 

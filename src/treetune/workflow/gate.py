@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from treetune.evaluate.score import METRICS, statistics_of
 from treetune.metrics.selective import BoolArray
 from treetune.tasks.contract import Task
 from treetune.workflow.decider import Decider, Recording
-from treetune.workflow.evaluate import answer
+from treetune.workflow.engines import engine_for, refuse_kept_back
 from treetune.workflow.gather import Gathered, read_for, to_examples
 from treetune.workflow.log import OnEvent
 from treetune.workflow.report import write_report
@@ -33,6 +33,9 @@ from treetune.workflow.run import Run, open_run
 from treetune.workflow.scope import scope_of
 from treetune.workflow.seen import content_digest, seen_by
 
+if TYPE_CHECKING:
+    from treetune.predict.engines.contract import Engine
+
 REVIEWED = ("sample", "others")
 DEFAULT_WRONG = {"sentiment": "label differs", "question_answering": "f1<0.5"}
 
@@ -40,7 +43,7 @@ DEFAULT_WRONG = {"sentiment": "label differs", "question_answering": "f1<0.5"}
 def gate(
     run_path: str, data: str, on_event: OnEvent, *, max_error: float = 0.05, confidence: float = 0.95, wrong: str = "",
     tune_data: str = "", columns: Mapping[str, str] | None = None, max_refused_share: float = 0.05,
-    every_row: bool = False, by: str = "", with_reviews: bool = False,
+    every_row: bool = False, by: str = "", with_reviews: bool = False, engine: str = "", engine_model: str = "",
 ) -> dict[str, Any]:
     """Set a run's gate on labelled rows; writes ``gate.json``, what drift is measured against, the report, the card.
 
@@ -52,6 +55,7 @@ def gate(
         max_refused_share: rows that may be left out because they cannot be read or were in training.
         every_row: count rows that share a source as independent. by: column; the bound then holds in every group.
         with_reviews: also use the outcomes of ``treetune review``.
+        engine, engine_model: what answers, see `treetune.workflow.engines.engine_for`; the gate is void on any other.
 
     Returns:
         What stands in ``gate.json``; its ``threshold`` is None when nothing can be accepted.
@@ -64,6 +68,7 @@ def gate(
     promise = checked_promise(max_error, confidence)
     run = open_run(run_path)
     definition = definition_of(run.task, wrong)
+    answers = engine_for(run, engine, engine_model)
     seen = seen_by(run.folder, run.task)
     sample, others, waiting = reviewed_rows(run.folder) if with_reviews else (None, None, 0)
     paths = {"tune": tune_data, "data": data, "sample": str(sample or ""), "others": str(others or "")}
@@ -74,7 +79,7 @@ def gate(
                                  max_refused_share, reviewed=name in REVIEWED)
              for name, path in paths.items() if path}
     on_event({"event": "predicting", "system": "tuned", "rows": sum(len(own) for own, _ in parts.values())})
-    judged = {name: judge(run, examples, definition, by) for name, (examples, _) in parts.items()}
+    judged = {name: judge(run, examples, definition, by, answers) for name, (examples, _) in parts.items()}
     tune, calibration = sides(judged)
     if by and not any([*tune.parts, *calibration.parts]):
         raise UsageError("E2508", "no row has a value in the column {column!r}", column=by, where="--by", found=by,
@@ -91,7 +96,7 @@ def gate(
         "reviews": {"sample": len(judged["sample"]) if sample else 0, "others": len(judged["others"]) if others else 0,
                     "waiting": waiting} if with_reviews else None,
         "drift": {"alarm_chance": ALARM_CHANCE, "reference": value_digest(reference)},
-        "scope": scope_of(run), "files": model_digest(run.folder.model),
+        "scope": scope_of(run, answers.identity), "files": model_digest(run.folder.model),
     })
     write_json(run.folder.trust / "reference.json", reference)
     write_json(run.folder.gate, record)
@@ -178,9 +183,17 @@ def _left_out(data: str, gathered: Gathered, trained: int, kept: int) -> dict[st
             "repeated": len(gathered.examples) - trained - kept, "used": kept}
 
 
-def judge(run: Run, examples: Sequence[Example], definition: Wrong, by: str = "") -> Judged:
-    """Answer the examples, find out which answers are wrong and what the checks say; ``by``: column of the parts."""
-    predictions = with_text_scores(run.task.NAME, answer(run, run.loaded, examples), examples)
+def judge(
+    run: Run, examples: Sequence[Example], definition: Wrong, by: str = "", answers: Engine | None = None
+) -> Judged:
+    """Answer the examples, find out which answers are wrong and what the checks say.
+
+    Args:
+        by: column of the parts. answers: what answers; None: the run's own model.
+    """
+    found = (answers or engine_for(run)).predict(examples)
+    refuse_kept_back(found)
+    predictions = with_text_scores(run.task.NAME, found, examples)
     label = run.task.OUTPUT == OutputKind.LABEL
     return Judged(tuple(predictions), wrong_answers(predictions, examples, definition),
                   tuple(same_text(each.source) or each.row_id for each in examples),

@@ -12,6 +12,7 @@ from treetune.core.settings import TuneSettings
 from treetune.data.read import ReadResult, read_rows, stop_if_too_many
 from treetune.data.refusals import Refusal, refuse, write_quarantine
 from treetune.data.split import split_off
+from treetune.data.walk import Source, open_source
 from treetune.tasks.contract import Task, TaskOptions
 
 
@@ -28,13 +29,28 @@ class Gathered:
 
 def read_for(task: Task, path: str, split: str, columns: Mapping[str, str], *, with_answer: bool = True) -> ReadResult:
     """The rows of a file under the task's column names."""
+    return read_rows(path, split=split, aliases=aliases_of(task), columns=columns,
+                     required=required_of(task, with_answer))
+
+
+def source_for(task: Task, path: str, split: str, columns: Mapping[str, str], *, with_answer: bool = True) -> Source:
+    """The same rows, to be read one after the other."""
+    return open_source(path, split=split, aliases=aliases_of(task), columns=columns,
+                       required=required_of(task, with_answer))
+
+
+def aliases_of(task: Task) -> dict[str, Sequence[str]]:
+    """Column -> other names it may have."""
+    return {column.name: column.aliases for column in task.COLUMNS}
+
+
+def required_of(task: Task, with_answer: bool) -> list[str]:
+    """Columns that a file must have."""
     pairs = {"source", "target"} if task.NAME == "translation" else set()  # {"translation": {...}} has neither
-    required = [
+    return [
         column.name for column in task.COLUMNS
         if column.required and column.name not in pairs and (with_answer or column.name not in task.ANSWER_COLUMNS)
     ]
-    aliases = {column.name: column.aliases for column in task.COLUMNS}
-    return read_rows(path, split=split, aliases=aliases, columns=columns, required=required)
 
 
 def to_examples(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,10 +87,17 @@ def open_run(path: str | Path) -> Run:
     Raises:
         UsageError: E2030 no such run, E2031 its training is not finished.
     """
+    run = unloaded_run(path)
+    return replace(run, loaded=load_run_model(run.folder, run.facts))
+
+
+def unloaded_run(path: str | Path) -> Run:
+    """A finished run without its model, for who only reads rows and decides; errors as `open_run`."""
     folder = finished_folder(path)
     facts = read_facts(folder)
-    options = TaskOptions(tuple(facts["labels"]), facts["prompt_language"])
-    return Run(folder, load_run_model(folder, facts), load_task(facts["task"]), options, facts)
+    nothing: Any = None
+    return Run(folder, nothing, load_task(facts["task"]), TaskOptions(tuple(facts["labels"]), facts["prompt_language"]),
+               facts)
 
 
 def read_facts(folder: RunFolder) -> dict[str, Any]:

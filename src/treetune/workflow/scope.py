@@ -17,29 +17,36 @@ TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens*", "added_
 SETTING_FILES = ("config.json", "generation_config.json", "adapter_config.json")
 ANSWERING = ("task", "head", "labels", "prompt_language", "max_length", "max_new_tokens", "answers_from",
              "no_repeat_ngram_size", "settled")
+ENGINE = "transformers"  # what answers where nothing else is named, and what every gate from before engines is bound to
 PROBES = ("a short text", "一段短文")
 
 
-def scope_of(run: Run) -> dict[str, str]:
-    """Digest by name; how rows are laid out is not in it, because it is proved not to matter."""
+def scope_of(run: Run, engine: str = ENGINE) -> dict[str, str]:
+    """Digest by name, of ``engine`` its identity; how rows are laid out is not in it, because it is proved not to
+    matter.
+    """
     settings = {name: run.facts[name] for name in ANSWERING if name in run.facts}  # a gate outlives settings to come
     return {
         "weights": weights_digest(run.loaded.model), "tokenizer": files_digest(run.folder.model, TOKENIZER_FILES),
         "settings": value_digest([settings, files_digest(run.folder.model, SETTING_FILES)]),
-        "prompt": prompt_digest(run.task, run.options),
+        "prompt": prompt_digest(run.task, run.options), "engine": engine,
     }
 
 
 def changed_in(scope: Mapping[str, str], run: Run) -> list[str]:
     """Names of what is not as ``scope`` says, in the language in force."""
-    now = scope_of(run)
-    return [name_of(name) for name in now if scope.get(name) != now[name]]
+    return [name_of(name) for name in parts_changed(scope, scope_of(run))]
+
+
+def parts_changed(scope: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names of the parts that are not as a gate's scope says."""
+    return [name for name in now if scope.get(name, ENGINE if name == "engine" else None) != now[name]]
 
 
 def name_of(part: str) -> str:
     """A part of the scope as a person calls it."""
     return {"weights": say("the model's weights"), "tokenizer": say("the tokenizer"),
-            "settings": say("the settings"), "prompt": say("the prompt")}[part]
+            "settings": say("the settings"), "prompt": say("the prompt"), "engine": say("the engine")}[part]
 
 
 def weights_digest(model: Any) -> str:

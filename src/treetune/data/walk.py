@@ -1,0 +1,102 @@
+"""The user's rows one after the other, from files of any size: what was read is forgotten when the next row comes.
+
+`treetune.data.read.read_rows` gives the same rows, all at once. A .json file is one value and is held whole while it is
+read, and so is compressed parquet; the other kinds take the memory of a row.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from treetune.core.records import Row
+from treetune.data.columns import rename, resolve_columns
+from treetune.data.formats import Item, parse
+from treetune.data.hub import PREFIX, parse_hub
+from treetune.data.read import digest_of, files_of, no_rows
+from treetune.data.refusals import Refusal
+from treetune.data.shapes import normalise
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One file. ``items`` reads it from its start. ``renamed``: column name in it -> our name, where they differ."""
+
+    name: str
+    items: Callable[[], Iterator[Item]]
+    renamed: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One data argument that can be read again and again.
+
+    Attributes:
+        digest: sha256 of the files' bytes as stored, see `treetune.data.read.ReadResult`; of a hub data set, of its
+            records before they are renamed.
+    """
+
+    parts: tuple[Part, ...]
+    split: str
+    digest: str
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(part.name for part in self.parts)
+
+    @property
+    def renamed(self) -> dict[str, str]:
+        return {theirs: ours for part in self.parts for theirs, ours in part.renamed.items()}
+
+
+def open_source(
+    path: str | Path, *, split: str, aliases: Mapping[str, Sequence[str]], columns: Mapping[str, str],
+    required: Collection[str] = (),
+) -> Source:
+    """Read everything once for the names of its columns and its digest; arguments and errors as `read_rows`."""
+    name = str(path)
+    readers: list[tuple[str, Callable[[], Iterator[Item]]]] = []
+    digest = ""
+    if name.startswith(PREFIX):
+        readers.append((name, lambda: parse_hub(name, split)))
+    else:
+        paths = files_of(Path(path), split)
+        readers += [(str(file), _reader(file)) for file in paths]
+        digest = digest_of(paths)
+    parts = []
+    running = hashlib.sha256()
+    for file, read in readers:
+        present: dict[str, None] = {}
+        found = False
+        for _, item in read():
+            found = True
+            if not isinstance(item, Refusal):
+                record = normalise(item)
+                present.update(dict.fromkeys(record))
+                if not digest:
+                    running.update(json.dumps(record, sort_keys=True, default=str).encode())
+        if not found:
+            raise no_rows(file)
+        renamed = resolve_columns(list(present), aliases=aliases, columns=columns, required=required,
+                                  where=file) if present else {}
+        parts.append(Part(file, read, renamed))
+    return Source(tuple(parts), split, digest or running.hexdigest())
+
+
+def _reader(file: Path) -> Callable[[], Iterator[Item]]:
+    return lambda: parse(file, str(file))
+
+
+def walk(source: Source) -> Iterator[Row | Refusal]:
+    """Every record in order, as a row or as why it is none. Rows are numbered as `read_rows` numbers them."""
+    number = 0
+    for part in source.parts:
+        for line, item in part.items():
+            if isinstance(item, Refusal):
+                yield item
+            else:
+                yield Row(rename(normalise(item), part.renamed), part.name, line, number, source.split)
+                number += 1
