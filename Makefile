@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check slow bench clean
+.PHONY: demo test check slow docs bench clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ check: $(READY)  ## lint and types
 
 slow: $(READY)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+docs: $(READY)  ## the pages as HTML, in build/docs
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m sphinx -b html -W --keep-going -q docs build/docs
 
 bench: $(READY)  ## the five real data sets: base, tuned, random initialisation, baselines
 	$(BIN)/python benchmarks/five_tasks.py

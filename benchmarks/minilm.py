@@ -3,8 +3,8 @@
     python benchmarks/minilm.py [--only NAME] [--minutes M] [--threads N] [--rows R] [--out FOLDER]
 
 Claims: sentiment accuracy on rows that are positive or negative at least 0.86 (the three-way figure beside it), and F1
-of extractive answers at least 0.60, each after at most 20 minutes on two cores. Full validation splits, seed 0; they
-measure only: early choice of the best checkpoint uses a twentieth split off the training rows.
+of extractive answers at least 0.60, each after at most 20 minutes on two cores (or 40 on one). Full validation splits,
+seed 0; they measure only: early choice of the best checkpoint uses a twentieth split off the training rows.
 
 Questions are learnt in two stages whose times count together. Questions on single sentences (QAMR) first: a quarter of
 the tokens a row, so that the head learns to point before contexts grow long. SQuAD then gets what is left of the
@@ -56,6 +56,7 @@ FIRST: dict[str, Any] = {"set": "qa/qamr", "task": "question_answering", "num_tr
 SETS = {"sentiment_two_way": "sentiment/sst3", "sentiment_three_way": "sentiment/sst3", "qa_squad": "qa/squad_v11_dev"}
 CLAIMS = {"sentiment_two_way": ("accuracy", 0.86), "sentiment_three_way": ("accuracy", None), "qa_squad": ("f1", 0.60)}
 NOT_NEUTRAL = "two_way"
+CORE_SECONDS = 2 * 20 * 60  # two cores for twenty minutes, or one for forty
 OVERHEAD = 0.15  # of a stage's time: evaluations, reading, the proof
 
 
@@ -127,11 +128,13 @@ def page(kept: dict[str, Any]) -> str:
         metric, least = CLAIMS[name]
         for system, scores in result["systems"].items():
             [score] = [each for each in scores if each["metric"] == metric]
+            within = result["tuning_seconds"] * result["facts"]["threads"] <= CORE_SECONDS
             claim = "" if least is None or system != "tuned" else f"{least:.2f}: " + (
-                "met" if score["value"] >= least and result["tuning_seconds"] <= 1200 else "missed")
+                "met" if score["value"] >= least and within else "missed")
+            spent = (result["tuning_seconds"], result["facts"]["threads"]) if system == "tuned" else ("", "")
             lines.append([name, system, metric, f"{score['value']:.3f} [{score['low']:.3f}, {score['high']:.3f}]",
-                          str(result["rows"]), str(result["tuning_seconds"]) if system == "tuned" else "", claim])
-    head = ["what", "system", "metric", "value, 95 % interval", "rows", "tuning, s", "claim"]
+                          str(result["rows"]), *map(str, spent), claim])
+    head = ["what", "system", "metric", "value, 95 % interval", "rows", "tuning, s", "threads", "claim"]
     how = [f"- {name}: `{result['command']}`; {result['layout']} rows, {result['tokens_a_second']} row tokens/s; "
            f"stages {json.dumps(result['stages'])}; {conditions(result['facts'])}" for name, result in kept.items()]
     return "\n".join(["# MiniLM, tuned on two cores", "", table(head, lines), "", *how, ""])

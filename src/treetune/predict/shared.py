@@ -80,7 +80,8 @@ def next_logits(model: Any, ids: torch.Tensor, positions: torch.Tensor, state: C
         return logits
     core = core_model(model)
     head: torch.Tensor = core.get_output_embeddings().weight
-    return (head @ core.base_model(**given)[0][0].T).T.contiguous()
+    states: torch.Tensor = core.base_model(**given)[0][0]
+    return (head @ states.T).T.contiguous()
 
 
 def only(logs: torch.Tensor, allowed: Sequence[IntArray]) -> torch.Tensor:

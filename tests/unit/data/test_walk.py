@@ -50,7 +50,8 @@ def both(path: Path, how: How = HOW) -> tuple[Source, list[Row], list[Refusal]]:
             [each for each in found if isinstance(each, Refusal)])
 
 
-@pytest.mark.parametrize(("make", "name"), [(jsonl, "a.jsonl"), (csv, "a.csv"), (zipped, "a.jsonl.gz"), (folder, "all")])
+@pytest.mark.parametrize(("make", "name"), [
+    (jsonl, "a.jsonl"), (csv, "a.csv"), (zipped, "a.jsonl.gz"), (folder, "all")])
 def test_they_are_the_rows_refusals_names_and_digest_of_reading_at_once(
     make: Callable[[Path], Path], name: str, tmp_path: Path
 ) -> None:
