@@ -20,7 +20,7 @@ from treetune.plan.workload import LEAST_PROOF, Pass, Workload
 from treetune.train.order import groups_of, rows_of_step, steps_per_epoch, total_steps
 from treetune.trees import pack
 from treetune.trees.blocks import attention_blocks
-from treetune.trees.passes import passes, source_passes
+from treetune.trees.passes import packed_passes, passes, source_passes
 
 SAMPLED_ROWS = 4000
 SAMPLED_STEPS = 40
@@ -146,9 +146,11 @@ def layout_of(head: str, settings: TuneSettings, layout: str | None = None) -> L
                            len(np.unique(tree.label_index)), keys=keys)
 
     def encoding(rows: Rows) -> Iterator[Pass]:
-        for run in passes([row.num_tokens for row in rows], per_pass, limit):
-            longest = max(rows[place].num_tokens for place in run)
-            yield Pass(len(run) * longest, len(run), longest, 0)
+        lengths = [row.num_tokens for row in rows]
+        for run in (passes if chosen == "padded" else packed_passes)(lengths, per_pass, limit):
+            longest = max(lengths[place] for place in run)
+            tokens = len(run) * longest if chosen == "padded" else sum(lengths[place] for place in run)
+            yield Pass(tokens, len(run), longest, 0)
 
     def translating(rows: Rows) -> Iterator[Pass]:
         for run in source_passes(rows, per_pass, limit):

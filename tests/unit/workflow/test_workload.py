@@ -45,7 +45,8 @@ def test_rows_and_passes_are_those_of_the_real_head(
     real = load_head(head).encode(examples, tokenizer, 200)
     plain = rows_of(examples, PlainTokenizer(folder), head, 200)
     assert [row.num_tokens for row in plain] == [row.num_tokens for row in real]
-    for layout in ("tree", "packed", "padded") if head == "causal" else ("padded",):
+    layouts = {"causal": ("tree", "packed", "padded"), "seq2seq": ("padded",)}.get(head, ("packed", "padded"))
+    for layout in layouts:
         settings = settings_for(head)
         made = list(load_head(head).batches_of(real, layout, rows_per_pass=7, max_tokens=400))
         counted: list[Pass] = list(layout_of(head, settings, layout)(plain))
