@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -77,7 +76,7 @@ def answer_of(ticket: Ticket, prediction: Prediction, recorded: bool) -> dict[st
     ``answer`` is there only when it may be used (accepted, or no gate was asked for); under review a person finds it
     as ``proposal``; of a refused one no text is sent at all.
     """
-    from treetune.workflow.answer_lines import decision_as_dict
+    from treetune.workflow.answer_lines import decision_as_dict, finite
 
     assert prediction.decision is not None
     verdict = prediction.decision.verdict
@@ -90,8 +89,7 @@ def answer_of(ticket: Ticket, prediction: Prediction, recorded: bool) -> dict[st
         "weights_sha256": ticket.served.digest, "answer": prediction.answer if usable else None,
         "proposal": prediction.answer if not usable and not refused else None,
         "decision": finite(decision),
-        "scores": {} if refused else finite({name: round(value, 6) if math.isfinite(value) else None
-                                             for name, value in prediction.scores.items()}),
+        "scores": {} if refused else finite({name: round(value, 6) for name, value in prediction.scores.items()}),
         "kept_for_review": recorded and ticket.served.gated and (verdict != "accept" or prediction.decision.audited),
         "finished": prediction.finished, "num_cut": prediction.num_cut, "seconds": round(prediction.seconds, 6),
     }
@@ -125,21 +123,6 @@ def pieces_of(text: str, words: Sequence[Mapping[str, Any]]) -> list[dict[str, A
         pieces.append({"text": text[max(at, word["start"]) : word["end"]], "value": word["value"]})
         at = max(at, word["end"])
     return [*pieces, {"text": text[at:], "value": None}] if at < len(text) else pieces
-
-
-def finite(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: what is not a finite number becomes null."""
-    return {name: _finite(value) for name, value in values.items()}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return finite(value)
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return value
 
 
 def to_json(value: Any) -> str:
