@@ -1,5 +1,6 @@
 """Engines: the same answers by another way, strange servers told as such, and settings that only we can keep."""
 
+import http.client
 import io
 import json
 import urllib.error
@@ -164,6 +165,18 @@ def test_a_busy_server_is_asked_again_when_it_says(loaded: LoadedModel, server: 
     assert waited == [3.0, 1.0, 2.0, 4.0]
     server.before = [ConnectionRefusedError("refused")] * openai_http.TRIES
     with pytest.raises(RunError, match=r"E3108[\s\S]*refused[\s\S]*it goes on"):
+        engine.predict(examples_of("translation"))
+
+
+@pytest.mark.parametrize("cut", [http.client.IncompleteRead(b"half of"), http.client.BadStatusLine("garbage")])
+def test_an_answer_cut_off_on_the_way_is_asked_for_again(
+    loaded: LoadedModel, server: Server, cut: Exception
+) -> None:
+    engine = http_engine(loaded, "translation")
+    server.before = [cut]
+    assert len(engine.predict(examples_of("translation"))) == len(TEXTS)
+    server.before = [cut] * openai_http.TRIES
+    with pytest.raises(RunError, match="E3108"):
         engine.predict(examples_of("translation"))
 
 

@@ -7,6 +7,7 @@ labels are scored by what they echo of prompt and label together.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import time
@@ -224,7 +225,7 @@ class HttpEngine:
                 if error.code not in BUSY:
                     raise self._refused(error.code, found) from error
                 wait = _retry_after(error.headers.get("Retry-After"), wait)
-            except (OSError, ValueError) as error:  # not reachable, cut off, no JSON
+            except (OSError, http.client.HTTPException, ValueError) as error:  # not reachable, cut off, no JSON
                 found = str(error)
             if tried + 1 < TRIES:
                 self.sleep(wait)
