@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.base import clone, is_classifier
+from sklearn.metrics import accuracy_score, f1_score, get_scorer, log_loss
+from sklearn.utils.validation import check_is_fitted
 
 import treetune
 from treetune.core.errors import DataError, UsageError
@@ -36,6 +38,24 @@ def test_labels_and_probabilities_fit_scikit_learn(runs: Callable[[str], Path], 
     rows.write_text("".join(f'{{"text": "{text}"}}\n' for text in TEXTS), "utf-8")
     assert [each.answer for each in predict(str(runs("sentiment")), str(rows))] == list(answers)
     assert model.predict_proba([]).shape == (0, 3)
+
+
+def test_scorers_of_scikit_learn_take_it_for_a_fitted_classifier(runs: Callable[[str], Path]) -> None:
+    model = treetune.load(str(runs("sentiment")))
+    truth = ["positive", "negative", "neutral"]
+    assert is_classifier(model)
+    check_is_fitted(model)
+    assert clone(model) is model
+    answers, probabilities = model.predict(TEXTS), model.predict_proba(TEXTS)
+    assert model.score(TEXTS, truth) == accuracy_score(truth, answers) == get_scorer("accuracy")(model, TEXTS, truth)
+    right = [one == two for one, two in zip(truth, answers, strict=True)]
+    assert model.score(TEXTS, truth, [1, 2, 3]) == pytest.approx(np.average(right, weights=[1, 2, 3]))
+    assert model.score(TEXTS, list(answers)) == 1.0
+    assert get_scorer("neg_log_loss")(model, TEXTS, truth) == pytest.approx(-log_loss(truth, probabilities))
+    assert get_scorer("f1_macro")(model, TEXTS, truth) == f1_score(truth, answers, average="macro")
+    assert 0 <= get_scorer("roc_auc_ovr")(model, TEXTS, truth) <= 1
+    with pytest.raises(UsageError, match="E2067"):
+        model.fit(TEXTS, truth)
 
 
 def test_decisions_are_those_of_the_gate_and_kept_only_on_request(
