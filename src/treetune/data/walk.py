@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from treetune.core.errors import DataError
 from treetune.core.records import Row
 from treetune.data.columns import rename, resolve_columns
 from treetune.data.formats import Item, parse
@@ -36,12 +38,13 @@ class Source:
 
     Attributes:
         digest: sha256 of the files' bytes as stored, see `treetune.data.read.ReadResult`; of a hub data set, of its
-            records before they are renamed.
+            records before they are renamed. stamps: of each file, see `stamps_of`, from before it was first read.
     """
 
     parts: tuple[Part, ...]
     split: str
     digest: str
+    stamps: tuple[object, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -60,10 +63,12 @@ def open_source(
     name = str(path)
     readers: list[tuple[str, Callable[[], Iterator[Item]]]] = []
     digest = ""
+    stamps: tuple[object, ...] = ()
     if name.startswith(PREFIX):
         readers.append((name, lambda: parse_hub(name, split)))
     else:
         paths = files_of(Path(path), split)
+        stamps = stamps_of(paths)
         readers += [(str(file), _reader(file)) for file in paths]
         digest = digest_of(paths)
     parts = []
@@ -83,7 +88,35 @@ def open_source(
         renamed = resolve_columns(list(present), aliases=aliases, columns=columns, required=required,
                                   where=file) if present else {}
         parts.append(Part(file, read, renamed))
-    return Source(tuple(parts), split, digest or running.hexdigest())
+    return Source(tuple(parts), split, digest or running.hexdigest(), stamps)
+
+
+def stamps_of(files: Iterable[str | Path]) -> tuple[object, ...]:
+    """What changes when a file is written to or another is put in its place; None where there is none."""
+    found: list[object] = []
+    for file in files:
+        try:
+            about = os.stat(file)
+        except OSError:
+            found.append(None)
+            continue
+        found.append((about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns))
+    return tuple(found)
+
+
+def refuse_changed(source: Source) -> None:
+    """Rows read since `open_source` are those that its digest is of, up to now.
+
+    Raises:
+        DataError: E1124.
+    """
+    if not source.stamps:
+        return
+    now = stamps_of(source.files)
+    changed = [file for file, before, after in zip(source.files, source.stamps, now, strict=True) if before != after]
+    if changed:
+        raise DataError("E1124", "the file was written to while its rows were read", where=", ".join(changed),
+                        do="wait until it is whole, or give a copy of it, and give the same command again")
 
 
 def _reader(file: Path) -> Callable[[], Iterator[Item]]:

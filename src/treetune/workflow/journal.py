@@ -8,7 +8,6 @@ what made it.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -26,6 +25,7 @@ from treetune.core.lock import acquire
 
 FORMAT = 1
 START = "0" * 64
+JOURNAL = "journal"
 
 
 @dataclass(slots=True)
@@ -58,20 +58,13 @@ class Journal:
 
     def __init__(self, output: Path, binding: Mapping[str, Any], restart: bool = False) -> None:
         self.output = output
-        self.partial, self.path = (output.with_name(f"{output.name}.{end}") for end in ("partial", "journal"))
-        self.manifest = output.with_name(f"{output.name}.manifest.json")
+        self.partial, self.path, self.manifest = (
+            beside(output, end) for end in ("partial", JOURNAL, "manifest.json"))
         self.binding = json.loads(json.dumps(binding))
         self.done = Done()
         self._whole = hashlib.sha256()
         self._check = START
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            self._journal: IO[bytes] = os.fdopen(acquire(self.path), "r+b")
-        except OSError as error:
-            raise disk_error(error, self.path) from error
-        except RunError as error:
-            raise RunError("E5020", "another process writes these answers", where=str(output), found=error.found,
-                           do="wait for it, or choose another --output") from error
+        self._journal: IO[bytes] = os.fdopen(claim(output), "r+b")
         try:
             self._answers: IO[bytes] = self._resume(restart)
         except BaseException as error:
@@ -222,6 +215,38 @@ class Journal:
         _sync(self._journal)
 
 
+def beside(output: Path, end: str) -> Path:
+    """A file that belongs to the answers."""
+    return output.with_name(f"{output.name}.{end}")
+
+
+def claim(output: Path) -> int:
+    """A descriptor of the journal of these answers, which no other process has while this one holds it.
+
+    Raises:
+        RunError: E5020; E5001 to E5003 the disk refuses.
+    """
+    path = beside(output, JOURNAL)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        return acquire(path)
+    except OSError as error:
+        raise disk_error(error, path) from error
+    except RunError as error:
+        raise RunError("E5020", "another process writes these answers", where=str(output),
+                       do="wait for it, or choose another --output") from error
+
+
+def refuse_second(output: Path) -> None:
+    """Before anything is read, and anything beside the answers is written anew.
+
+    Raises:
+        RunError: E5020.
+    """
+    if os.path.exists(beside(output, JOURNAL)):
+        os.close(claim(output))
+
+
 def name_of(part: str) -> str:
     """A part of the binding as a person calls it."""
     return {
@@ -240,5 +265,4 @@ def _short(value: Any) -> str:
 
 def _sync(handle: IO[bytes]) -> None:
     handle.flush()
-    with contextlib.suppress(ValueError):
-        os.fsync(handle.fileno())
+    os.fsync(handle.fileno())

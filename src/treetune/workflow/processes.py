@@ -25,7 +25,7 @@ class Processes:
     """So many processes; called by as many threads, each call is answered by a process that is free.
 
     Args:
-        words: what each is told at its start, see `treetune.workflow.answering_process`.
+        words: what all are told at their start, see `treetune.workflow.answering_process`.
 
     Attributes:
         scope: what every one of them loaded.
@@ -40,9 +40,9 @@ class Processes:
         self._all: list[subprocess.Popen[str]] = []
         self._free: queue.Queue[subprocess.Popen[str]] = queue.Queue()
         try:
-            for number in range(count):
+            for _ in range(count):
                 self._all.append(subprocess.Popen(
-                    [sys.executable, "-m", MODULE, json.dumps({**words, "number": number})], stdin=subprocess.PIPE,
+                    [sys.executable, "-m", MODULE, json.dumps(words)], stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE, text=True, encoding="utf-8", env=environment, start_new_session=True,
                 ))
             scopes = [read_reply(each)["scope"] for each in self._all]

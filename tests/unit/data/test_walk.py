@@ -12,7 +12,7 @@ from treetune.core.errors import DataError
 from treetune.core.records import Row
 from treetune.data.read import read_rows
 from treetune.data.refusals import Refusal
-from treetune.data.walk import Source, open_source, walk
+from treetune.data.walk import Source, open_source, refuse_changed, walk
 
 How = dict[str, Any]
 HOW: How = {"split": "test", "aliases": {"text": ("sentence",)}, "columns": {}, "required": ["text"]}
@@ -88,3 +88,22 @@ def test_the_second_row_is_not_read_before_it_is_asked_for(tmp_path: Path, monke
     assert len(seen) == 1
     list(rows)
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("change", ["grows", "is replaced", "is gone"])
+def test_a_file_that_is_written_to_while_its_rows_are_read_is_told(change: str, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "a.jsonl")
+    source = open_source(path, **HOW)
+    list(walk(source))
+    refuse_changed(source)
+    if change == "grows":
+        with path.open("a", encoding="utf-8") as handle:
+            handle.write('{"sentence": "c"}\n')
+    elif change == "is replaced":
+        jsonl(tmp_path / "b.jsonl").replace(path)
+    else:
+        path.unlink()
+    with pytest.raises(DataError) as caught:
+        refuse_changed(source)
+    assert caught.value.code == "E1124"
+    assert caught.value.where == str(path)
