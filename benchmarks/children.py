@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from machine import RESULTS
 
 MARK = "RESULT "
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,6 +44,28 @@ def run_child(script: str, job: dict[str, Any], timeout: float = 3600) -> dict[s
         return dict(json.loads(lines[-1][len(MARK):]))
     words = [line for line in done.stderr.splitlines() if line.strip()] or [f"ended with {done.returncode}"]
     return {"error": words[-1][:300]}
+
+
+def add_options(parser: argparse.ArgumentParser, timeout: float) -> None:
+    """What every script has that lets systems take turns, each run a child."""
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--timeout", type=float, default=timeout, help="seconds after which a run is given up")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+
+
+def take_turns(
+    systems: Sequence[str], repeats: int, finalists: Callable[[dict[str, list[dict[str, Any]]]], list[str]],
+    run: Callable[[str], dict[str, Any]],
+) -> dict[str, list[dict[str, Any]]]:
+    """Runs by system: every system in the first round, the finalists in those after it, every other round backwards."""
+    runs: dict[str, list[dict[str, Any]]] = {system: [] for system in systems}
+    for turn in range(repeats):
+        listed = systems if turn == 0 else finalists(runs)
+        for system in listed if turn % 2 == 0 else reversed(listed):
+            runs[system].append(run(system))
+    return runs
 
 
 def serve_child(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from children import run_child, serve_child
-from machine import RESULTS, conditions, facts, has_peer, keep_results, table
+from children import add_options, run_child, serve_child, take_turns
+from machine import conditions, facts, has_peer, keep_results, table
 from rows import SETS, is_there
 from shapes import SHAPES
 
@@ -69,15 +69,15 @@ def measure(options: argparse.Namespace, shape: str, rows: str, systems: list[st
     if "error" in prepared:
         return prepared
     job |= {"layout": prepared["layout"], "engine": prepared["engine"]}
-    runs: dict[str, list[dict[str, Any]]] = {system: [] for system in systems}
-    for turn in range(options.repeats):
-        listed = systems if turn == 0 else finalists(runs)
-        for system in listed if turn % 2 == 0 else reversed(listed):
-            done = run_child(__file__, {**job, "do": "predict", "system": system}, options.timeout)
-            runs[system].append(done)
-            said = done.get("error") or (f"{done['seconds']:8.2f} s {done['cpu_seconds']:8.2f} CPU-s "
-                                         f"{done['peak_memory']:6.0f} MiB")
-            print(f"  {shape} {rows} {system:20s} {said}", flush=True)
+
+    def run(system: str) -> dict[str, Any]:
+        done = run_child(__file__, {**job, "do": "predict", "system": system}, options.timeout)
+        said = done.get("error") or (f"{done['seconds']:8.2f} s {done['cpu_seconds']:8.2f} CPU-s "
+                                     f"{done['peak_memory']:6.0f} MiB")
+        print(f"  {shape} {rows} {system:20s} {said}", flush=True)
+        return done
+
+    runs = take_turns(systems, options.repeats, finalists, run)
     compared = {system: compare(runs["treetune"][0], done[0], job) for system, done in runs.items()
                 if system != "treetune" and "error" not in done[0] and "error" not in runs["treetune"][0]}
     return {"conditions": found, "shape": shape, "rows": rows, "count": options.count, "compared": compared,
@@ -177,11 +177,7 @@ def parse() -> argparse.Namespace:
                         choices=[name for name, task in SETS.items() if task in SYSTEMS])
     parser.add_argument("--systems", nargs="+", help="default: all of the task")
     parser.add_argument("--count", type=int, default=64, help="rows of the validation split")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--timeout", type=float, default=900, help="seconds after which a run is given up")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    add_options(parser, timeout=900)
     return parser.parse_args()
 
 

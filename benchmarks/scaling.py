@@ -1,4 +1,8 @@
-"""How the cost of a step grows: rows a passage, row length, pack size. Run by ``throughput.py --scaling``.
+"""How the cost of a step grows: rows a passage, row length, pack size.
+
+    python benchmarks/scaling.py --shape gpt2-82m --threads 2
+
+It takes the options of throughput.py, and is trained by it.
 
 The rows are made of real SQuAD passages and questions (the packaged sample where the set is not here): a passage is
 asked its own questions first, then those of the next passages, and cut or repeated to a length, so that one thing is
@@ -17,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+import throughput
 from children import run_child
 from machine import conditions, facts, keep_results, table
 from rows import save_rows
@@ -83,50 +88,37 @@ def points(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def scale(options: argparse.Namespace) -> None:
     """Measure every point, print, keep, draw."""
-    from throughput import __file__ as script
-    from throughput import installed
-
-    if options.systems == list(default_systems()):
+    if options.systems == [*throughput.OURS, *throughput.PEERS]:  # nobody named any
         options.systems = ["trainer-sorted-8"]
-    options.systems = installed(options.systems)
+    options.systems = throughput.installed(options.systems)
     found = facts(options.threads)
     for shape in options.shape:
         with tempfile.TemporaryDirectory() as folder:
             save_shape(shape, Path(folder) / "model")
             parts = material(str(Path(folder) / "model"))
-            measured = [point | measure(point, shape, parts, Path(folder), script, options)
-                        for point in points(options)]
+            measured = [point | measure(point, shape, parts, Path(folder), options) for point in points(options)]
         section = {"conditions": found, "shape": shape, "points": measured, "rows_per_step": ROWS_PER_STEP}
         print(section_to_markdown(shape, section), flush=True)
         keep_results("scaling", {shape: section}, to_markdown, options.results)
         draw(section, options.results / f"scaling-{shape}.svg")
 
 
-def default_systems() -> Sequence[str]:
-    """What ``--systems`` holds when it is not given."""
-    from throughput import OURS, PEERS
-
-    return (*OURS, *PEERS)
-
-
 def measure(
-    point: dict[str, Any], shape: str, parts: Any, folder: Path, script: str, options: argparse.Namespace
+    point: dict[str, Any], shape: str, parts: Any, folder: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Median seconds a step and tokens per second of one point."""
-    from throughput import speed
-
     rows_file = folder / "rows.npz"
     save_rows(rows_file, made_rows(parts, ROWS_PER_STEP * options.steps, point["per_passage"], point["length"]))
     job = {"do": "train", "shape": shape, "model": str(folder / "model"), "rows_file": str(rows_file),
            "steps": options.steps, "rows_per_step": ROWS_PER_STEP, "lora": options.lora, "bf16": options.bf16,
            "threads": options.threads, "max_tokens": point["max_tokens"], "learning_rate": 1e-4,
            "system": point["system"], "memory_limit": options.memory_limit}
-    runs = [run_child(script, job, options.timeout) for _ in range(options.repeats)]
+    runs = [run_child(throughput.__file__, job, options.timeout) for _ in range(options.repeats)]
     failed = next((run["error"] for run in runs if "error" in run), "")
     if failed:
         print(f"  {shape} {point['panel']} {point['x']} {point['system']}: {failed}", flush=True)
         return {"error": failed}
-    result = {"tokens_per_second": median(map(speed, runs)),
+    result = {"tokens_per_second": median(map(throughput.speed, runs)),
               "seconds": median(sum(run["seconds"][1:]) / (options.steps - 1) for run in runs),
               "peak_memory": median(run["peak_memory"] for run in runs)}
     print(f"  {shape} {point['panel']} {point['x']:5d} {point['system']:18s} {result['seconds']:8.2f} s a step "
@@ -195,3 +187,7 @@ def to_markdown(sections: dict[str, Any]) -> str:
     head = ["# How the cost of a step grows", "", f"Steps of {ROWS_PER_STEP} rows made of real passages and questions; "
             "see scaling.py. Seconds are medians, the first step of a run not counted.", ""]
     return "\n".join([*head, *(section_to_markdown(key, sections[key]) for key in sorted(sections))])
+
+
+if __name__ == "__main__":
+    scale(throughput.parse(__doc__))

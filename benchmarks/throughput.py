@@ -2,7 +2,6 @@
 
     python benchmarks/throughput.py --shape gpt2-82m --rows qa/squad_v11_dev --threads 2
     python benchmarks/throughput.py --lora 8 ...          LoRA instead of all weights
-    python benchmarks/throughput.py --scaling ...         cost over rows a passage, row length and pack size
     python benchmarks/throughput.py --bf16 --shape gpt3-xl qwen3-0.6b --max-tokens 16384 ...    on a GPU
 
 Tokens of the rows (not of padding) per second, peak memory, and the loss after the same rows. Every run is a process
@@ -20,8 +19,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from children import run_child, serve_child
-from machine import RESULTS, conditions, facts, has_peer, keep_results, table
+from children import add_options, run_child, serve_child, take_turns
+from machine import conditions, facts, has_peer, keep_results, table
 from rows import SETS, is_there
 from shapes import SHAPES
 
@@ -89,16 +88,16 @@ def measure(options: argparse.Namespace, shape: str, rows: str, systems: list[st
     described = run_child(__file__, job)
     if "error" in described:
         return {"error": described["error"]}
-    runs: dict[str, list[dict[str, Any]]] = {system: [] for system in systems}
-    for turn in range(options.repeats):
-        listed = systems if turn == 0 else finalists(runs, options.finalists)
-        for system in listed if turn % 2 == 0 else reversed(listed):
-            done = run_child(__file__, {**job, "do": "train", "system": system, "flops": system == "treetune-tree",
-                                        "memory_limit": options.memory_limit}, options.timeout)
-            runs[system].append(done)
-            said = done.get("error") or (f"{speed(done):8.0f} tokens/s {speed(done, 'cpu_seconds'):8.0f} tokens/CPU-s "
-                                         f"{done['peak_memory']:6.0f} MiB")
-            print(f"  {shape} {rows} {system:22s} {said}", flush=True)
+
+    def run(system: str) -> dict[str, Any]:
+        done = run_child(__file__, {**job, "do": "train", "system": system, "flops": system == "treetune-tree",
+                                    "memory_limit": options.memory_limit}, options.timeout)
+        said = done.get("error") or (f"{speed(done):8.0f} tokens/s {speed(done, 'cpu_seconds'):8.0f} tokens/CPU-s "
+                                     f"{done['peak_memory']:6.0f} MiB")
+        print(f"  {shape} {rows} {system:22s} {said}", flush=True)
+        return done
+
+    runs = take_turns(systems, options.repeats, lambda done: finalists(done, options.finalists), run)
     return {"conditions": found, "shape": shape, "rows": rows, "described": described, "lora": options.lora,
             "steps": options.steps, "rows_per_step": options.rows_per_step, "order": options.order,
             "systems": {system: summary(done, options.rows_per_step) for system, done in runs.items()}, "runs": runs}
@@ -208,15 +207,13 @@ def to_markdown(sections: dict[str, Any]) -> str:
     return "\n".join([*head, *(section_to_markdown(key, sections[key]) for key in sorted(sections))])
 
 
-def parse() -> argparse.Namespace:
+def parse(about: str | None = __doc__) -> argparse.Namespace:
     """Options."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", nargs="+", choices=SHAPES, default=["gpt2-82m", "gpt3-base", "llama-0.1b"])
     parser.add_argument("--rows", nargs="+", choices=list(SETS), default=list(ROWS))
     parser.add_argument("--systems", nargs="+", default=[*OURS, *PEERS],
                         help="treetune-LAYOUT or FAMILY-FORM-ROWS, see peers.py")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--finalists", type=int, default=1, help="settings of each peer in the rounds after the first")
     parser.add_argument("--steps", type=int, default=4, help="optimizer steps of a run; the first is not counted")
     parser.add_argument("--rows-per-step", type=int, default=32)
@@ -226,10 +223,7 @@ def parse() -> argparse.Namespace:
                         help="rows of one passage side by side, or all rows shuffled")
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast for every system, for GPUs")
     parser.add_argument("--memory-limit", type=float, default=0, help="GiB of address space of a run; 0: none")
-    parser.add_argument("--timeout", type=float, default=900, help="seconds after which a run is given up")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--scaling", action="store_true", help="how cost grows, instead of the tables")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    add_options(parser, timeout=900)
     return parser.parse_args()
 
 
@@ -238,11 +232,6 @@ def main() -> None:
     options = parse()
     if options.child:
         serve_child(work)
-        return
-    if options.scaling:
-        from scaling import scale
-
-        scale(options)
         return
     systems = installed(options.systems)
     for shape in options.shape:
