@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from treetune.models.sdpa import attention
 from treetune.models.tree_attention import unbuilt_forms
 
 NAME = "treetune_rows"
@@ -85,9 +85,8 @@ def row_attention(
         mine = slice(start, start + count * length)
         asked, keys, values = (each[0, :, mine].reshape(each.shape[1], count, length, -1)
                                for each in (query, key, value))
-        mixed = functional.scaled_dot_product_attention(
-            asked, keys, values, attn_mask=band(length, sliding_window, query.device), dropout_p=dropout,
-            scale=scaling)
+        mixed = attention(asked, keys, values, band(length, sliding_window, query.device), dropout=dropout,
+                          scale=scaling)
         parts.append(mixed.flatten(1, 2))
     whole = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
     return whole.transpose(0, 1)[None], None

@@ -22,6 +22,7 @@ from transformers.masking_utils import sdpa_mask
 from treetune.core.records import IntArray, TokenTree
 from treetune.models.continuation import Continuation
 from treetune.models.flex import flex_attend, tree_block_mask
+from treetune.models.sdpa import not_lowered, widened
 from treetune.trees.blocks import Block, attention_blocks
 
 NAME = "treetune_tree"
@@ -97,6 +98,8 @@ def attend(
         return flex_attend(query, key, value, layout.block_mask(window, labels_only, query.device), scale)
     heads, width = query.shape[1], query.shape[3]
     groups = heads // key.shape[1]
+    narrow = value.dtype
+    query, key, value = widened(query, key, value)
     blocks, masks = layout.blocks(window, labels_only), layout.masks(window, labels_only, groups, query)
     ranges = [block.ranges for block in blocks]
     keys, values = seen_by_blocks(key, ranges), seen_by_blocks(value, ranges)
@@ -105,11 +108,12 @@ def attend(
     for block, mask, asked, seen_keys, seen_values in zip(blocks, masks, queries, keys, values, strict=True):
         if groups > 1:  # the query heads of one key head stand side by side: more queries instead of copied keys
             asked = asked.reshape(1, key.shape[1], -1, width)
-        seen = functional.scaled_dot_product_attention(
-            asked, seen_keys, seen_values, attn_mask=mask[None, None], dropout_p=dropout, scale=scale
-        )
+        with not_lowered(asked):
+            seen = functional.scaled_dot_product_attention(
+                asked, seen_keys, seen_values, attn_mask=mask[None, None], dropout_p=dropout, scale=scale
+            )
         parts.append(seen.reshape(1, heads, block.stop - block.start, width) if groups > 1 else seen)
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)).to(narrow)
 
 
 class SeenByBlocks(torch.autograd.Function):

@@ -13,13 +13,15 @@ from treetune.core.files import RunFolder, file_digest, write_json, write_text
 from treetune.core.lock import run_lock
 from treetune.core.records import TokenizedExample
 from treetune.core.seeds import seed_of
-from treetune.core.settings import PretrainSettings, to_yaml
+from treetune.core.settings import PretrainSettings, reported_to, to_yaml
 from treetune.models.family import ENCODER, family_of_model
 from treetune.workflow.log import MetricsLog, OnEvent
 from treetune.workflow.pretrain_masked import pretrain_masked
 from treetune.workflow.pretraining_run import fingerprint_of, kept_type, refuse_other_run
 from treetune.workflow.pretraining_text import asked, in_shares, split_source
+from treetune.workflow.reporting import Reporting
 from treetune.workflow.run import save_model
+from treetune.workflow.trackers.contract import require
 
 if TYPE_CHECKING:
 
@@ -41,9 +43,11 @@ def pretrain(settings: PretrainSettings, on_event: OnEvent) -> dict[str, Any]:
         UsageError: E2071, E2072 settings that do not fit ``init_from``. ModelError: it cannot be loaded.
         RunError: E5010. DataError: a source cannot be read.
     """
+    require(reported_to(settings))
     folder = RunFolder(Path(settings.output_dir))
-    with run_lock(folder.root, MetricsLog(folder.metrics, on_event)):
-        return pretrain_folder(settings, folder, on_event)
+    with (run_lock(folder.root, MetricsLog(folder.metrics, on_event)),
+          Reporting(settings, folder, on_event) as told):
+        return pretrain_folder(settings, folder, told)
 
 
 def pretrain_folder(settings: PretrainSettings, folder: RunFolder, on_event: OnEvent) -> dict[str, Any]:
@@ -51,6 +55,7 @@ def pretrain_folder(settings: PretrainSettings, folder: RunFolder, on_event: OnE
     import torch
 
     from treetune.models.batches import batches_of
+    from treetune.models.exactness import prove
     from treetune.models.gpt3 import GPT3LMHeadModel
     from treetune.train.loop import fit
 
@@ -77,6 +82,7 @@ def pretrain_folder(settings: PretrainSettings, folder: RunFolder, on_event: OnE
     validation = [block for each in held_out.values() for block in each[:8]]
     measure = partial(bits_by_source, model, held_out, tokenizer, make_batches)
     before = {"init_from": settings.init_from, "held_out_bits_per_byte_before": measure()} if start else {}
+    prove(model, training[:4], "padded", settings.n_positions)  # the head in stretches, where that is exact
     state = fit(model, training, validation, settings, make_batches, folder, fingerprint, log)
 
     record = {

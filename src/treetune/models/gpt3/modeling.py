@@ -25,6 +25,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from treetune.models.cache_name import CACHE
 from treetune.models.embedded import resolve
 from treetune.models.gpt3.configuration import GPT3Config
+from treetune.models.sdpa import attention
 from treetune.models.tree_attention import Layout, TreeLayout, attend
 
 
@@ -110,9 +111,7 @@ class GPT3Attention(nn.Module):
             mixed, weights = explicit_attention(query, key, value, allowed, dropout)
         else:
             causal = allowed is None and tokens > 1
-            mixed = functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=allowed, dropout_p=dropout, is_causal=causal
-            )
+            mixed = attention(query, key, value, allowed, dropout=dropout, causal=causal)
         mixed = mixed.transpose(1, 2).reshape(rows, tokens, self.num_heads * self.head_width)
         return self.resid_dropout(self.c_proj(mixed)), weights
 
