@@ -1,7 +1,11 @@
 """Tiny random models: ours, with the shortest of tunings, and other families in folders as the hub lays them out."""
 
+import importlib.util
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -166,3 +170,26 @@ def short_runs(tiny_gpt3: Callable[..., Path]) -> Callable[..., dict[str, Path]]
         return {task: root / task for task in tasks}
 
     return make
+
+
+@pytest.fixture
+def stand_in_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A hub on 127.0.0.1 that this process's client writes to, with a token it knows; nothing waits between tries."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    spec = importlib.util.spec_from_file_location("stand_in_hub", Path(__file__).with_name("stand_in_hub.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "stand_in_hub", module)  # its dataclasses look themselves up
+    spec.loader.exec_module(module)
+    monkeypatch.setenv("HF_TOKEN", module.TOKEN)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(_http, "time", SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None}))
+    with module.running_hub() as hub:
+        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+        _http.close_session()
+        yield hub
+        _http.close_session()

@@ -113,11 +113,16 @@ def load(run: str, **options: Any) -> TunedModel:
     return load_run(run, **options)
 
 
-def export(run: str, to: str, output: str, **options: Any) -> dict[str, Any]:
+def export(run: str, to: str, output: str, *, push: str = "", **options: Any) -> dict[str, Any]:
     """Write a run for other tools: ``export("runs/a", "safetensors", "out")``, proved on rows before it is done.
 
-    Options as in `treetune.workflow.export.export`; the result stands in ``export.json``, too.
+    Options as in `treetune.workflow.export.export`; the result stands in ``export.json``, too. ``push="OWNER/NAME"``
+    sends it to the hub then, private unless ``public=True``; options as in `treetune.workflow.push.push`.
     """
+    if push:
+        from treetune.workflow.push import push as push_export
+
+        return push_export(run, to, output, push, **{"agreed": lambda plan: True, **options})
     from treetune.workflow.export import export as export_run
 
     return export_run(run, to, output, **options)

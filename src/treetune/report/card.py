@@ -22,15 +22,18 @@ HUB_TASKS = {
     "sentiment": "text-classification",
     "question_answering": "question-answering",
 }
+LIBRARIES = {"adapter": "peft", "gguf": "gguf", "ctranslate2": "ctranslate2", "onnx": "onnx"}  # else transformers
 HUB_PIPELINES = {"classes": "text-classification", "spans": "question-answering", "seq2seq": "text2text-generation"}
 Record = Mapping[str, Any]
 
 
 def model_card(record: Record) -> str:
-    """Front matter and text; ``record`` as in `treetune.report.page.render_report`."""
+    """Front matter and text; ``record`` as in `treetune.report.page.render_report`; with ``export``, as in an
+    export's ``export.json``, of that form.
+    """
     header = yaml.safe_dump(front_matter(record), sort_keys=False, allow_unicode=True)
-    parts = [f"# {_title(record)}", *_about(record), *_quality(record), *_explanations(record), *_limits(record),
-             *_reproduce(record)]
+    parts = [f"# {_title(record)}", *_about(record), *_export(record), *_quality(record), *_explanations(record),
+             *_limits(record), *_reproduce(record)]
     return f"---\n{header}---\n\n" + "\n\n".join(parts) + "\n"
 
 
@@ -38,7 +41,8 @@ def front_matter(record: Record) -> dict[str, Any]:
     """What the hub shows and searches: base model, task, languages, metrics with their values."""
     task, model = _one_line(record.get("task", "")), clean(record.get("model", ""))
     evaluation = record.get("evaluation") or {}
-    header: dict[str, Any] = {"library_name": "transformers", "tags": ["treetune", task.replace("_", "-")]}
+    library = LIBRARIES.get(str((record.get("export") or {}).get("form")), "transformers")
+    header: dict[str, Any] = {"library_name": library, "tags": ["treetune", task.replace("_", "-")]}
     if HUB_NAME.fullmatch(model):  # a folder of this machine is nobody else's business
         header["base_model"] = model
     # how it is loaded, whatever the task: a decoder's answers are written or scored
@@ -96,6 +100,28 @@ def _about(record: Record) -> list[str]:
             facts.append((say("training rows"), count(split.get("num_rows"))))
     text = say("A language model tuned for one task on its owner's rows, and what was measured of it.")
     return [_inline(text), "\n".join(f"- {_inline(name)}: {_inline(value)}" for name, value in facts)]
+
+
+def _export(record: Record) -> list[str]:
+    """Of a card that goes with an export: the form, and how near it is to the run that the numbers below are of."""
+    export = record.get("export") or {}
+    if not export:
+        return []
+    parity = export["parity"]
+    lines = [
+        say("{form} in {precision}; on {rows} rows {share:.1%} of its answers are those of the tuned run, and "
+            "log-probabilities are at most {difference:.1e} nats apart.", form=export["form"],
+            precision=export["precision"], rows=parity["rows"], share=parity["equal_answers"],
+            difference=parity["log_prob_difference"]),
+        say("Rows of up to {tokens} tokens; the prompt, piece by piece, stands in export.json.",
+            tokens=export["max_length"]),
+        say("The run's gate is not in this form: no bound on wrong answers goes with it."),
+    ]
+    if export["written"].get("needs_treetune"):
+        lines.insert(1, say("transformers opens it after import treetune."))
+    if export.get("not_verified"):
+        lines.append(say("not verified: {what}", what=export["not_verified"]))
+    return [f"## {say('This form')}", "\n".join(f"- {_inline(line)}" for line in lines)]
 
 
 def _quality(record: Record) -> list[str]:

@@ -246,7 +246,9 @@ def refuse_miss(parity: Mapping[str, Any], limits: Mapping[str, Any], form: str)
 
 
 def frame_of(run: Run, examples: Sequence[Example]) -> list[str | None] | None:
-    """The prompt with None where a row's text goes; None where rows differ in more than one text."""
+    """The prompt with None where a row's text goes; None where rows have more than one text, e.g. a question."""
+    if any(each.question for each in examples):  # all of these rows may ask the same: it is a row's all the same
+        return None
     frames = {tuple(None if part.cuttable else part.text for part in each.prompt) for each in examples}
     if run.loaded.head not in ("causal", "seq2seq") or len(frames) > 1:
         return None

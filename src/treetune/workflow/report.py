@@ -17,6 +17,8 @@ from treetune.report.page import render_report
 from treetune.workflow.account import before_account
 from treetune.workflow.log import read_events
 
+EXAMPLES = "examples.json"
+
 
 def write_report(folder: RunFolder, examples: Sequence[dict[str, Any]] | None = None) -> None:
     """``report.html`` and ``README.md`` of a run.
@@ -24,31 +26,32 @@ def write_report(folder: RunFolder, examples: Sequence[dict[str, Any]] | None = 
     Args:
         examples: rows with their answers to show, kept for later reports; None: those of the last evaluation.
     """
-    kept = folder.root / "examples.json"
     if examples is not None:
-        write_json(kept, list(examples))
-    elif kept.exists():
-        examples = read_json(kept)
+        write_json(folder.root / EXAMPLES, list(examples))
+    record = report_record(folder)
+    write_text(folder.report, render_report(record))
+    write_text(folder.card, model_card(record))
+
+
+def report_record(folder: RunFolder) -> dict[str, Any]:
+    """Everything that report and card are written from."""
+    kept = folder.root / EXAMPLES
     facts = read_json(folder.model / "treetune.json")
-    settings = read_yaml(folder.config)
-    events = read_events(folder.metrics)
-    record = {
+    return {
         "task": facts["task"], "model": facts["base_model"], "family": facts.get("family", "decoder"),
         "head": facts.get("head", "causal"), "created": facts["created"],
-        "treetune_version": __version__, "settings": settings,
+        "treetune_version": __version__, "settings": read_yaml(folder.config),
         "command": f"treetune tune {folder.config}",
-        "data": read_json(folder.data)["check"], "events": events,
+        "data": read_json(folder.data)["check"], "events": read_events(folder.metrics),
         "evaluation": read_json(folder.evaluation) if folder.evaluation.exists() else {},
         "gate": gate_words(folder, read_json(folder.gate)) if folder.gate.exists() else {},
         "fairness": in_words(read_json(folder.fairness)) if folder.fairness.exists() else {},
         "explanations": read_json(explained) if (explained := folder.root / "explain.json").exists() else {},
         "account": before_account(folder),
-        "examples": list(examples or ()), "parameters": facts["parameters"], "seconds": facts["seconds"],
-        "tokens": facts["computed_tokens"], "row_tokens": facts["row_tokens"],
+        "examples": read_json(kept) if kept.exists() else [], "parameters": facts["parameters"],
+        "seconds": facts["seconds"], "tokens": facts["computed_tokens"], "row_tokens": facts["row_tokens"],
         "machine": f"{facts['machine']}, {facts['threads']} threads",
     }
-    write_text(folder.report, render_report(record))
-    write_text(folder.card, model_card(record))
 
 
 def gate_words(folder: RunFolder, record: dict[str, Any]) -> dict[str, Any]:
