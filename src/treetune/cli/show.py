@@ -10,7 +10,8 @@ from typing import Any
 from treetune.cli.table import table
 from treetune.core.language import say
 
-WARNINGS = {"lock_taken_over", "allowed_change", "other_software", "best_lost", "halved", "bad_loss", "stalled"}
+WARNINGS = {"lock_taken_over", "allowed_change", "other_software", "best_lost", "halved", "bad_loss", "stalled",
+            "tracker_failed"}
 
 
 class Watcher:
@@ -65,6 +66,8 @@ class Watcher:
             return account_line(event) if kind == "account" else plan_line(event)
         if kind == "predicting":
             return say("predicting {rows} rows with {system}", rows=event["rows"], system=event["system"])
+        if kind == "evidence":
+            return evidence_line(event)
         return ""
 
     def step_line(self, event: dict[str, Any]) -> str:
@@ -76,6 +79,17 @@ class Watcher:
             step=event["step"], of=event["of"], loss=event["loss"], rate=event["learning_rate"],
             speed=event["row_tokens"] / max(1e-9, event["seconds"]), left=clock(left),
         )
+
+
+def evidence_line(event: Mapping[str, Any]) -> str:
+    """What a score that costs more has cost, and whether later answers will pay for it, too."""
+    times = event["seconds"] / max(1e-9, event["answer_seconds"])
+    said = {"name": event["name"], "seconds": event["seconds"], "rows": event["rows"], "times": times}
+    if event["used"]:
+        return say("{name}: {seconds:.1f} s for {rows} rows, {times:.2g} times what their answers took; the gate's "
+                   "score uses it, so every later answer takes it, too", **said)
+    return say("{name}: {seconds:.1f} s for {rows} rows, {times:.2g} times what their answers took; the gate's score "
+               "does without it", **said)
 
 
 def warning_line(event: dict[str, Any]) -> str:
@@ -98,6 +112,9 @@ def warning_line(event: dict[str, Any]) -> str:
     if kind == "bad_loss":
         return say("step {step}: {found}; {left_out_steps} steps are left out of training ({rows})",
                    **_only(event, "step", "found", "left_out_steps", "rows"))
+    if kind == "tracker_failed":
+        return say("{tracker} does not take the run's numbers ({found}); the run goes on, and metrics.jsonl has them",
+                   **_only(event, "tracker", "found"))
     return say("step {step} has been running for {seconds:.0f} s, usually {usual_seconds:.1f} s",
                **_only(event, "step", "seconds", "usual_seconds"))
 

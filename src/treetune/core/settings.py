@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from treetune.core.errors import UsageError
 
 TASK_NAMES = ("translation", "summarization", "sentiment", "question_answering")
+TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
 MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -70,6 +71,16 @@ class LoopSettings(BaseModel):
     bf16: bool = Field(False, description="bfloat16 autocast, where the device has it")
     gradient_checkpointing: bool = Field(False, description="recompute activations to save memory")
     torch_threads: int = Field(0, ge=0, description="CPU threads; 0: as many as there are cores")
+    report_to: str = Field("", description="also draw the run's numbers in tensorboard, mlflow, wandb or trackio; "
+                           "several with commas (an extra each; on this machine unless you set them up otherwise)")
+
+    @field_validator("report_to")
+    @classmethod
+    def _known_trackers(cls, value: str) -> str:
+        unknown = [name for name in _names(value) if name not in TRACKERS]
+        if unknown:
+            raise ValueError(f"{', '.join(TRACKERS)}; several with commas")
+        return value
 
 
 class TuneSettings(LoopSettings):
@@ -168,7 +179,27 @@ class PretrainSettings(LoopSettings):
     attention_band: int = Field(128, ge=1, description="band of the locally banded layers, in tokens")
 
 
+class EvidenceSettings(BaseModel):
+    """Scores of a gate that cost more than the answer: each is one more candidate, off unless asked for."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    agreement: int = Field(0, ge=0, le=100, description="try the agreement of this many drawn answers with the one "
+                           "given, where answers are written; costs as many answers a row; 0: do not")
+    agreement_temperature: float = Field(1.0, gt=0, description="temperature they are drawn at")
+    agreement_seed: int = Field(0, ge=0, description="seed they are drawn by")
+
+
 Settings = TypeVar("Settings", bound=BaseModel)
+
+
+def reported_to(settings: LoopSettings) -> list[str]:
+    """Names of the trackers that were asked for, each once."""
+    return list(dict.fromkeys(_names(settings.report_to)))
+
+
+def _names(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
 
 
 def read_settings(kind: type[Settings], config: Path | None, overrides: Mapping[str, Any]) -> Settings:

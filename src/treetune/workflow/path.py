@@ -18,7 +18,7 @@ from treetune.core.lock import run_lock
 from treetune.core.processes import count as count_processes
 from treetune.core.processes import is_lead
 from treetune.core.records import Row, TokenizedExample
-from treetune.core.settings import TuneSettings, to_yaml, unknown_key
+from treetune.core.settings import TuneSettings, reported_to, to_yaml, unknown_key
 from treetune.models.adapters import adapt, refuse_combination
 from treetune.models.embedded import resolve
 from treetune.models.family import Head, family_of_head, head_for, load_head
@@ -28,15 +28,17 @@ from treetune.workflow.check import inspect_splits
 from treetune.workflow.distill import teacher_digest, with_teacher
 from treetune.workflow.gather import Gathered, cut_report, gather_training
 from treetune.workflow.log import MetricsLog, OnEvent
+from treetune.workflow.reporting import Reporting
 from treetune.workflow.run import save_facts, save_model
 from treetune.workflow.seen import content_digests
+from treetune.workflow.trackers.contract import require
 
 if TYPE_CHECKING:
     from treetune.models.exactness import Exactness
 
 MAY_DIFFER = {"output_dir", "logging_steps", "save_total_limit", "torch_threads", "on_bad_loss", "bad_loss_factor",
               "max_memory_gb", "max_time", "max_energy", "max_cost", "price_per_hour", "price_per_kwh", "grid",
-              "energy_meter", "fsdp"}
+              "energy_meter", "fsdp", "report_to"}
 
 
 def tune(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequence[str] = ()) -> dict[str, Any]:
@@ -54,10 +56,12 @@ def tune(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequence[str]
     Raises:
         TreetuneError: see `treetune.core.errors`; nothing half-written is left looking whole.
     """
+    require(reported_to(settings))
     folder = RunFolder(Path(settings.output_dir))
     with contextlib.ExitStack() as held:
         if is_lead():
             held.enter_context(run_lock(folder.root, MetricsLog(folder.metrics, on_event)))
+            on_event = held.enter_context(Reporting(settings, folder, on_event))
         if count_processes() > 1:
             from treetune.train.distributed import join_team
 

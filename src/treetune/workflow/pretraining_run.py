@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from treetune.models.load import LoadedModel
 
-MAY_DIFFER = {"output_dir", "data_root", "on_bad_loss", "bad_loss_factor", "max_memory_gb"}
+MAY_DIFFER = {"output_dir", "data_root", "on_bad_loss", "bad_loss_factor", "max_memory_gb", "report_to"}
 
 
 def fingerprint_of(settings: PretrainSettings, start: LoadedModel | None) -> dict[str, Any]:
