@@ -6,7 +6,7 @@ For a label run: the gate is set on one half of the rows that the run was measur
 anew ``splits`` times; then with training rows in place of the first half (the refusal is bypassed here, which the
 command does not allow); then the other half is answered under another prompt, with inputs cut short, and by models
 whose matrices were rounded, to fewer and fewer bits, with one scale a row or one a matrix, under the threshold of the
-first gate. Shown: how often the bound breaks when the scope is not looked at, and what `changed_in` says when it is.
+first gate. Shown: how often the bound breaks when the scope is not looked at, and what `changes` says when it is.
 Rounding need not break the bound: a gate bound to the weights' digest is void after any rounding, because nobody can
 tell beforehand which one does.
 """
@@ -31,7 +31,7 @@ from treetune.decide.sequence import Promise, thresholds_to_test, walk
 from treetune.tasks.contract import TaskOptions
 from treetune.workflow.gate import definition_of, judge
 from treetune.workflow.run import Run, open_run
-from treetune.workflow.scope import changed_in, scope_of
+from treetune.workflow.scope import changes, scope_of
 
 MAX_ERROR = 0.10
 SPLITS = 300
@@ -96,18 +96,18 @@ def measure(folder: str, train: str, rows: int, splits: int) -> list[dict[str, A
     lines = [{"what": "as it should be", "scope": "unchanged", **rates(judged, judged, splits, True)},
              {"what": "set on training rows", "scope": "refused: E1501", **rates(training, judged, splits, False)}]
     other = "en" if run.options.prompt_language != "en" and own[0].language == "zh" else "zh"
-    changes: list[tuple[str, Run, list[Example]]] = [
+    others: list[tuple[str, Run, list[Example]]] = [
         ("another prompt language", replace(run, options=replace(run.options, prompt_language=other)),
          again(run, own, replace(run.options, prompt_language=other))),
         ("inputs cut to 32 tokens", replace(run, facts={**run.facts, "max_length": 32}), own),
     ]
-    for what, changed, rows_of in changes:
-        lines.append({"what": what, "scope": ", ".join(changed_in(scope, changed)),
+    for what, changed, rows_of in others:
+        lines.append({"what": what, "scope": ", ".join(changes(scope, scope_of(changed))),
                       **rates(judged, judge(changed, rows_of, definition), splits, True)})
     for bits, scale_of in ROUNDINGS:
         changed = rounded(open_run(folder), bits, scale_of)
         lines.append({"what": f"weights in {bits} bits, a scale a {scale_of}",
-                      "scope": ", ".join(changed_in(scope, changed)),
+                      "scope": ", ".join(changes(scope, scope_of(changed))),
                       **rates(judged, judge(changed, own, definition), splits, True)})
         print(lines[-1], flush=True)
     return lines

@@ -48,6 +48,28 @@ def with_flags(settings: type[BaseModel], function: Callable[..., Any]) -> Calla
     return command
 
 
+def with_more_flags(settings: type[BaseModel], function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function(…, more={})`` as a command with its own flags and, in place of ``more``, one a field of ``settings``.
+
+    Only fields that were given come in ``more``.
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    own = [each.replace(annotation=hints[each.name]) for each in inspect.signature(function).parameters.values()
+           if each.name != "more"]
+
+    def command(**given: Any) -> Any:
+        more = {name: given.pop(name) for name in settings.model_fields}
+        return function(**given, more={name: value for name, value in more.items() if value is not None})
+
+    extra = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None,
+                               annotation=_annotation(name, field)) for name, field in settings.model_fields.items()]
+    parameters = [*own, *extra]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    command.__doc__ = function.__doc__
+    return command
+
+
 def _flag_type(field: FieldInfo) -> Any:
     """The Python type of the flag; None for fields that only YAML can hold."""
     kind = field.annotation

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
-from treetune.cli.flags import parse_columns
+from treetune.cli.flags import parse_columns, with_more_flags
 from treetune.cli.show import Watcher
 from treetune.core.errors import EXIT_DONE, EXIT_GATE_REFUSED, UsageError
 from treetune.core.language import say
+from treetune.core.settings import EvidenceSettings
 
 
-def run(
+def set_or_show(
     run_folder: Annotated[str, typer.Argument(metavar="RUN", help="run folder that treetune tune wrote")],
     data: Annotated[str, typer.Option(help="labelled rows that were not in training: a file, a folder, or hub:NAME")
                     ] = "",
@@ -36,6 +38,7 @@ def run(
     drift: Annotated[bool, typer.Option(
         "--drift", help="set nothing: say whether the rows answered so far are still like the gate's")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="print the result as JSON")] = False,
+    more: Mapping[str, Any] = {},
 ) -> int:
     """Set a gate: which answers may be used without a person, under a stated bound on their errors."""
     from treetune.decide.wording import guarantee, outcome
@@ -46,7 +49,7 @@ def run(
     record = gate(run_folder, data, Watcher(quiet=json_output), max_error=max_error, confidence=confidence,
                   wrong=wrong, tune_data=tune_data, columns=parse_columns(columns),
                   max_refused_share=max_refused_share, every_row=every_row, by=by, with_reviews=with_reviews,
-                  engine=engine, engine_model=engine_model)
+                  engine=engine, engine_model=engine_model, **more)
     if json_output:
         print(json.dumps(record, ensure_ascii=False))
     else:
@@ -54,6 +57,9 @@ def run(
             print(line)
         print(say("report: {path}", path=f"{run_folder}/report.html"))
     return EXIT_GATE_REFUSED if record["threshold"] is None else EXIT_DONE
+
+
+run = with_more_flags(EvidenceSettings, set_or_show)
 
 
 def show_drift(run_folder: str, json_output: bool) -> int:
@@ -67,7 +73,8 @@ def show_drift(run_folder: str, json_output: bool) -> int:
     from treetune.core.files import RunFolder
     from treetune.decide.gate import Gate
     from treetune.decide.wording import drift_lines
-    from treetune.workflow.decider import drift_state, read_gate
+    from treetune.workflow.decider import drift_state
+    from treetune.workflow.gate_file import read_gate
 
     folder = RunFolder(Path(run_folder))
     found = read_gate(folder)

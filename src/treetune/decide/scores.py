@@ -15,6 +15,7 @@ import numpy as np
 
 from treetune.core.records import FloatArray, IntArray, Prediction
 from treetune.core.seeds import generator, seed_of
+from treetune.decide.evidence import EVIDENCE, used_by
 from treetune.decide.logistic import Logistic, fit_logistic, log_odds
 from treetune.decide.support import TEXT_SCORES
 from treetune.metrics.interval import cluster_ids
@@ -28,6 +29,7 @@ from treetune.metrics.selective import (
 
 PLAIN = "probability"
 COMBINED = "combined"
+WIDE = "combined_with_evidence"  # beside the other, which costs nothing: only what wins by it is paid for later
 NUM_FOLDS = 5
 NUM_RESAMPLES = 200
 LEVEL = 0.95
@@ -40,7 +42,7 @@ Features = Mapping[str, FloatArray]
 def features_of(prediction: Prediction) -> dict[str, float]:
     """Every score of one prediction: ``probability`` always; ``margin`` to the runner-up and ``negative_entropy`` in
     nats over the labels, ``mean_log_prob`` and ``min_log_prob`` of the answer's tokens in nats, and the scores of
-    `treetune.decide.support`, where there are such.
+    `treetune.decide.support` and `treetune.decide.evidence`, where there are such.
     """
     found = {PLAIN: float(prediction.scores[PLAIN])}
     if "margin" in prediction.scores:
@@ -51,7 +53,7 @@ def features_of(prediction: Prediction) -> dict[str, float]:
     if prediction.token_log_probs:
         found["mean_log_prob"] = sum(prediction.token_log_probs) / len(prediction.token_log_probs)
         found["min_log_prob"] = min(prediction.token_log_probs)
-    found |= {name: float(prediction.scores[name]) for name in TEXT_SCORES if name in prediction.scores}
+    found |= {name: float(prediction.scores[name]) for name in (*TEXT_SCORES, *EVIDENCE) if name in prediction.scores}
     return found
 
 
@@ -74,11 +76,16 @@ def fault_of(prediction: Prediction) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ScoreChoice:
-    """The score in use: one feature by ``name``, or ``combined`` by logistic regression on several."""
+    """The score in use: one feature by ``name``, or ``combined…`` by logistic regression on several."""
 
     name: str
     features: tuple[str, ...] = ()
     logistic: Logistic | None = None
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """What it needs of `treetune.decide.evidence`."""
+        return used_by((self.name, *self.features))
 
     def values(self, predictions: Sequence[Prediction]) -> FloatArray:
         """(N,) scores; minus infinity for an answer with a fault."""
@@ -137,14 +144,20 @@ def choose_score(
         return ScoreChoice(PLAIN), [_candidate(PLAIN, table[PLAIN], wrong)] if sound else []
     choices = {name: ScoreChoice(name) for name in table}
     values: dict[str, FloatArray] = dict(table)
-    if len(table) > 1:
-        names = tuple(table)
-        values[COMBINED] = cross_fitted(columns(table, names), wrong, groups)
-        choices[COMBINED] = ScoreChoice(COMBINED, names, fit_logistic(columns(table, names), ~wrong))
+    for combined, names in combinations(table).items():
+        values[combined] = cross_fitted(columns(table, names), wrong, groups)
+        choices[combined] = ScoreChoice(combined, names, fit_logistic(columns(table, names), ~wrong))
     gains = _gains(values, wrong, groups)
     found = [_candidate(name, own, wrong, gains.get(name)) for name, own in values.items()]
     best = max(found, key=lambda each: each.gain if each.low > 0 else 0.0)
     return choices[best.name if best.low > 0 else PLAIN], found
+
+
+def combinations(table: Features) -> dict[str, tuple[str, ...]]:
+    """Name -> features of what is tried together: those that cost nothing, and all of them."""
+    cheap = tuple(name for name in table if name not in EVIDENCE)
+    found = {COMBINED: cheap} if len(cheap) > 1 else {}
+    return found if len(cheap) == len(table) else {**found, WIDE: tuple(table)}
 
 
 def columns(table: Features, names: Sequence[str]) -> FloatArray:

@@ -9,6 +9,7 @@ from treetune.core.records import Example, OutputKind, Prediction
 from treetune.models.family import kind_of
 from treetune.models.load import LoadedModel
 from treetune.predict.classes import predict_classes
+from treetune.predict.draw import Draw
 from treetune.predict.generate import generate_answers
 from treetune.predict.labels import score_labels
 from treetune.predict.seq2seq import score_candidates, write_answers
@@ -28,6 +29,7 @@ class How:
     on_token: OnToken | None = None
     answers_from: str = "anything"
     no_repeat_ngram_size: int = 0
+    draw: Draw | None = None
 
 
 Predictor = Callable[[LoadedModel, Task, Sequence[Example], How], list[Prediction]]
@@ -36,7 +38,7 @@ Predictor = Callable[[LoadedModel, Task, Sequence[Example], How], list[Predictio
 def predict_answers(
     loaded: LoadedModel, task: Task, examples: Sequence[Example], *, max_length: int, max_new_tokens: int,
     layout: str = "tree", rows_per_pass: int = 32, on_token: OnToken | None = None,
-    answers_from: str = "anything", no_repeat_ngram_size: int = 0,
+    answers_from: str = "anything", no_repeat_ngram_size: int = 0, draw: Draw | None = None,
 ) -> list[Prediction]:
     """One prediction an example, in the order given.
 
@@ -45,11 +47,12 @@ def predict_answers(
         max_new_tokens: tokens a generated answer may have. layout: how label candidates are laid out.
         answers_from: ``source`` for generated answers that are pieces of the source, where the task's answers are.
         no_repeat_ngram_size: no run of this many tokens comes twice in a generated answer; 0: it may.
+        draw: how tokens of generated answers are drawn; None: each is the likeliest.
         on_token: told of every generated token, and may stop a row; labels and spans have none.
     """
     if not examples:
         return []
-    how = How(max_length, max_new_tokens, layout, rows_per_pass, on_token, answers_from, no_repeat_ngram_size)
+    how = How(max_length, max_new_tokens, layout, rows_per_pass, on_token, answers_from, no_repeat_ngram_size, draw)
     return PREDICTORS[loaded.head, kind_of(loaded.head, task)](loaded, task, examples, how)
 
 
@@ -59,7 +62,7 @@ PREDICTORS: Mapping[tuple[str, OutputKind], Predictor] = {
     ("causal", OutputKind.TEXT): lambda loaded, task, examples, how: generate_answers(
         loaded, task, examples, max_length=how.max_length, max_new_tokens=how.max_new_tokens,
         rows_per_pass=how.rows_per_pass, layout=how.layout, on_token=how.on_token, answers_from=how.answers_from,
-        no_repeat_ngram_size=how.no_repeat_ngram_size),
+        no_repeat_ngram_size=how.no_repeat_ngram_size, draw=how.draw),
     ("classes", OutputKind.LABEL): lambda loaded, task, examples, how: predict_classes(
         loaded, examples, max_length=how.max_length, rows_per_pass=how.rows_per_pass),
     ("spans", OutputKind.SPAN): lambda loaded, task, examples, how: predict_spans(
@@ -70,5 +73,5 @@ PREDICTORS: Mapping[tuple[str, OutputKind], Predictor] = {
     ("seq2seq", OutputKind.TEXT): lambda loaded, task, examples, how: write_answers(
         loaded, task, examples, max_length=how.max_length, max_new_tokens=how.max_new_tokens,
         rows_per_pass=how.rows_per_pass, on_token=how.on_token,
-        no_repeat_ngram_size=how.no_repeat_ngram_size),
+        no_repeat_ngram_size=how.no_repeat_ngram_size, draw=how.draw),
 }

@@ -13,6 +13,7 @@ from treetune.core.records import Example, Prediction, TokenizedExample
 from treetune.models.engine import engine_of
 from treetune.models.load import LoadedModel
 from treetune.models.tokens import tokenize
+from treetune.predict.draw import Draw, DrawnTokens
 from treetune.predict.extract import Allowed, paths_for
 from treetune.predict.shared import greedy_shared, repeats, without
 from treetune.predict.watch import OnToken, told, watching
@@ -26,7 +27,7 @@ SHARED_PASS = 2  # times the rows of a padded pass: rows that share their prompt
 def generate_answers(
     loaded: LoadedModel, task: Task, examples: Sequence[Example], *, max_length: int, max_new_tokens: int,
     rows_per_pass: int, layout: str = "padded", on_token: OnToken | None = None, answers_from: str = "anything",
-    no_repeat_ngram_size: int = 0,
+    no_repeat_ngram_size: int = 0, draw: Draw | None = None,
 ) -> list[Prediction]:
     """The likeliest continuation of each prompt, token by token, up to end-of-text or ``max_new_tokens``.
 
@@ -37,6 +38,7 @@ def generate_answers(
             none: each token is the likeliest of those that keep it one (`treetune.predict.extract`).
         no_repeat_ngram_size: no run of this many tokens comes twice in an answer; 0: it may. Pieces of a source repeat
             what the source repeats.
+        draw: by example; None: each token is the likeliest.
 
     Scores: ``probability`` (of the whole answer), ``mean_log_prob``, ``min_log_prob`` in nats a token.
     """
@@ -54,11 +56,12 @@ def generate_answers(
         part = [tokenized[place] for place in places]
         allowed = [paths[place].after for place in places] if paths else []
         no_repeat = 0 if paths else no_repeat_ngram_size
+        drawn = draw and draw.of(places)
         if shared:
             answers = greedy_shared(loaded.model, part, max_new_tokens, int(loaded.tokenizer.eos_token_id),
-                                    told(on_token, places), allowed, no_repeat)
+                                    told(on_token, places), allowed, no_repeat, drawn)
         else:
-            answers = greedy(loaded, part, max_new_tokens, told(on_token, places), allowed, no_repeat)
+            answers = greedy(loaded, part, max_new_tokens, told(on_token, places), allowed, no_repeat, drawn)
         seconds = (time.perf_counter() - began) / len(places)
         for place, (ids, logs) in zip(places, answers, strict=True):
             result[place] = _prediction(loaded, task, examples[place], ids, logs, tokenized[place].num_cut, seconds)
@@ -77,7 +80,7 @@ class _NoRepeat:
 
 def greedy(
     loaded: LoadedModel, rows: Sequence[TokenizedExample], max_new_tokens: int, on_token: OnToken | None = None,
-    allowed: Sequence[Allowed] = (), no_repeat_ngram_size: int = 0,
+    allowed: Sequence[Allowed] = (), no_repeat_ngram_size: int = 0, draw: Draw | None = None,
 ) -> list[tuple[list[int], list[float]]]:
     """New token ids of each row (end-of-text included where it came) and their natural-log probabilities.
 
@@ -85,7 +88,7 @@ def greedy(
 
     Args:
         allowed: for each row what it may write next; (): anything. no_repeat_ngram_size: counted in what is written,
-            not in the prompt, as transformers' own would.
+            not in the prompt, as transformers' own would. draw: None: each token is the likeliest.
     """
     def may_follow(row: int, ids: torch.Tensor) -> list[int]:
         tokens = ids[longest:].tolist()
@@ -104,7 +107,8 @@ def greedy(
         max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, pad_token_id=end, eos_token_id=end,
         return_dict_in_generate=True, output_logits=True, use_cache=True,
         prefix_allowed_tokens_fn=may_follow if allowed else None,
-        logits_processor=[_NoRepeat(no_repeat_ngram_size, longest)] if no_repeat_ngram_size else None,
+        logits_processor=[*([_NoRepeat(no_repeat_ngram_size, longest)] if no_repeat_ngram_size else []),
+                          *([DrawnTokens(draw, longest)] if draw else [])],
         **watching(on_token, [[row] for row in range(len(rows))], end),
     )
     new = output.sequences[:, longest:].cpu()

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.modeling_outputs import BaseModelOutput
 
 from treetune.core.records import Example, Prediction, TokenizedExample
 from treetune.models.engine import core_model
 from treetune.models.load import LoadedModel
 from treetune.models.seq2seq import batches_of, encode, encode_candidates, encode_sources, label_log_probs
 from treetune.predict.classes import label_scores
+from treetune.predict.draw import Draw, DrawnTokens
 from treetune.predict.watch import OnToken, watching
 from treetune.tasks.contract import Task
 from treetune.trees.passes import passes
@@ -27,23 +29,27 @@ AS_GREEDY_AS_WE_SAY = {"do_sample": False, "num_beams": 1, "repetition_penalty":
 @torch.no_grad()
 def write_answers(
     loaded: LoadedModel, task: Task, examples: Sequence[Example], *, max_length: int, max_new_tokens: int,
-    rows_per_pass: int, on_token: OnToken | None = None, no_repeat_ngram_size: int = 0,
+    rows_per_pass: int, on_token: OnToken | None = None, no_repeat_ngram_size: int = 0, draw: Draw | None = None,
 ) -> list[Prediction]:
     """The likeliest answer to each source, token by token, up to end-of-text or ``max_new_tokens``.
+
+    Args:
+        draw: by example; None: each token is the likeliest, and rows of one source have one answer.
 
     Scores: ``probability`` (of the whole answer), ``mean_log_prob``, ``min_log_prob`` in nats a token.
     """
     loaded.model.eval()
     sources = encode_sources(examples, loaded.tokenizer, max_length)
-    numbers: dict[bytes, int] = {}
-    owner = [numbers.setdefault(ids.tobytes(), len(numbers)) for ids, _ in sources]
+    numbers: dict[tuple[bytes, int], int] = {}
+    owner = [numbers.setdefault((ids.tobytes(), place if draw else 0), len(numbers))
+             for place, (ids, _) in enumerate(sources)]
     distinct = [sources[owner.index(number)][0] for number in range(len(numbers))]
     began = time.perf_counter()
     written: dict[int, tuple[list[int], list[float]]] = {}
     for run in passes([len(ids) for ids in distinct], rows_per_pass, rows_per_pass * max_length):
         owners = [[place for place, number in enumerate(owner) if number == each] for each in run]
         answers = greedy(loaded, [distinct[each] for each in run], max_new_tokens, on_token, owners,
-                         no_repeat_ngram_size)
+                         no_repeat_ngram_size, draw and draw.of([own[0] for own in owners]))
         written |= dict(zip(run, answers, strict=True))
     seconds = (time.perf_counter() - began) / len(examples)
     return [
@@ -55,10 +61,12 @@ def write_answers(
 def greedy(
     loaded: LoadedModel, sources: Sequence[np.ndarray[Any, np.dtype[np.int64]]], max_new_tokens: int,
     on_token: OnToken | None = None, owners: Sequence[Sequence[int]] = (), no_repeat_ngram_size: int = 0,
+    draw: Draw | None = None,
 ) -> list[tuple[list[int], list[float]]]:
     """New token ids of each source (end-of-text included where it came) and their natural-log probabilities.
 
-    ``owners``: for each source the places of the examples ``on_token`` is told of.
+    ``owners``: for each source the places of the examples ``on_token`` is told of. ``draw``: by source; None: each
+    token is the likeliest.
     """
     end = int(loaded.tokenizer.eos_token_id)
     ids = np.zeros((len(sources), max(map(len, sources))), dtype=np.int64)
@@ -67,8 +75,9 @@ def greedy(
         ids[number, : len(source)] = source
         mask[number, : len(source)] = 1
     device = next(loaded.model.parameters()).device
+    given = {"input_ids": torch.from_numpy(ids).to(device), "attention_mask": torch.from_numpy(mask).to(device)}
     output: Any = core_model(loaded.model).generate(
-        input_ids=torch.from_numpy(ids).to(device), attention_mask=torch.from_numpy(mask).to(device),
+        **given, **(drawn(loaded.model, given, draw) if draw else {}),
         max_new_tokens=max_new_tokens, eos_token_id=end, return_dict_in_generate=True, output_logits=True,
         use_cache=True, no_repeat_ngram_size=no_repeat_ngram_size, **AS_GREEDY_AS_WE_SAY,
         **watching(on_token, owners, end),
@@ -83,6 +92,16 @@ def greedy(
         length = tokens.index(end) + 1 if end in tokens else len(tokens)
         result.append((tokens[:length], own[:length]))
     return result
+
+
+def drawn(model: Any, given: dict[str, torch.Tensor], draw: Draw) -> dict[str, Any]:
+    """Arguments for ``generate``: tokens are drawn, and each distinct source of ``given`` is read once."""
+    rows = torch.cat([given["input_ids"], given["attention_mask"]], dim=1)
+    kept, copy = torch.unique(rows, dim=0, return_inverse=True)
+    ids, mask = kept.chunk(2, dim=1)
+    states = core_model(model).get_encoder()(input_ids=ids, attention_mask=mask)[0]
+    return {"encoder_outputs": BaseModelOutput(last_hidden_state=states[copy]),
+            "logits_processor": [DrawnTokens(draw, 1)]}
 
 
 def _text_prediction(

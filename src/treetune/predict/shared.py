@@ -19,6 +19,7 @@ from treetune.models.batches import Batch, tree_batch
 from treetune.models.cache_name import CACHE
 from treetune.models.continuation import Continuation
 from treetune.models.engine import core_model, engine_of
+from treetune.predict.draw import Draw
 from treetune.predict.extract import Allowed
 from treetune.predict.watch import OnToken
 from treetune.trees import build_tree
@@ -28,7 +29,7 @@ UNUSED = torch.zeros(1, 1, 1, 1, dtype=torch.bool)  # a mask that keeps transfor
 
 def greedy_shared(
     model: Any, rows: Sequence[TokenizedExample], max_new_tokens: int, end: int, on_token: OnToken | None = None,
-    allowed: Sequence[Allowed] = (), no_repeat_ngram_size: int = 0,
+    allowed: Sequence[Allowed] = (), no_repeat_ngram_size: int = 0, draw: Draw | None = None,
 ) -> list[tuple[list[int], list[float]]]:
     """New token ids of each row (``end`` included where it came) and their natural-log probabilities.
 
@@ -36,6 +37,7 @@ def greedy_shared(
         model: set up with an engine that has ``blocks`` (see `treetune.models.engine`).
         on_token: told of each row's new tokens; a row it does not want leaves.
         allowed: for each row what it may write next; (): anything. no_repeat_ngram_size: see `repeats`.
+        draw: None: each token is the likeliest.
     """
     prompts = [replace(row, completion_ids=np.zeros(1, dtype=np.int64)) for row in rows]  # marks each prompt's end
     batch = tree_batch(build_tree(prompts)).to(model.device)
@@ -52,7 +54,8 @@ def greedy_shared(
             logs = only(logs, [allowed[row](answers[row][0]) for row in active])
         if no_repeat_ngram_size:
             logs = without(logs, [repeats(answers[row][0], no_repeat_ngram_size) for row in active])
-        logs, ids = logs.max(-1)
+        ids = logs.argmax(-1) if draw is None else draw.tokens(logs, active, number)
+        logs = logs.gather(-1, ids[:, None])[:, 0]
         goes_on = []
         for row, token, log in zip(active, ids.tolist(), logs.tolist(), strict=True):
             answers[row][0].append(token)

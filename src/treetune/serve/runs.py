@@ -68,13 +68,13 @@ def load(name: str, folder: str) -> Served:
     Raises:
         RunError: E5601 the folder changed while it was read. Others as `open_run`.
     """
+    from treetune.workflow.evidence import scope_now
     from treetune.workflow.run import open_run
-    from treetune.workflow.scope import scope_of
 
     before = signature_of(RunFolder(Path(folder)))
     run = open_run(folder)
     run.loaded.model.eval()
-    scope = scope_of(run)
+    scope, _ = scope_now(run)
     gated = run.folder.gate.exists()
     changed, gate_digest = _against_gate(run.folder, scope) if gated else (None, "")
     if signature_of(run.folder) != before:

@@ -18,11 +18,14 @@ from treetune.core.seeds import seed_of
 from treetune.decide.audit_log import AuditLog
 from treetune.decide.decision import decide, ungated_decisions, void_decisions
 from treetune.decide.drift import AuditState, Reference, Watch, audit_state
+from treetune.decide.evidence import notes_of
 from treetune.decide.gate import Gate
 from treetune.decide.support import with_text_scores
 from treetune.decide.validators.contract import all_findings
+from treetune.workflow.evidence import Evidence, lacking, needed_by, needed_names, scope_now
+from treetune.workflow.gate_file import read_gate
 from treetune.workflow.run import Run
-from treetune.workflow.scope import changed_in
+from treetune.workflow.scope import changes
 from treetune.workflow.seen import content_digest
 
 AUDIT_SHARE = 0.02
@@ -51,7 +54,11 @@ class Decider:
         """
         self.run, self.recording = run, recording
         self.gate = read_gate(run.folder)
-        self.changed = tuple(_changed(self.gate, run) if changed is None else changed)
+        self._evidence: Evidence | None = None
+        if changed is None and isinstance(self.gate, Gate):
+            scope, self._evidence = scope_now(run)
+            changed = changes(self.gate.scope, scope)
+        self.changed = tuple(changed or ())
         self._watched: Watched | None = None
         if recording.on and isinstance(self.gate, Gate):
             self._watched = Watched(run.folder, self.gate)
@@ -66,11 +73,11 @@ class Decider:
             rows: the rows as read; with them, what a person should see is put into the run's review queue.
 
         Raises:
-            RunError: E5001 to E5003 when the disk refuses the log, E5505 when the log was tampered with; then no
-                answer may go out.
+            RunError: E5001 to E5003 when the disk refuses the log, E5505 when the log was tampered with, E5508, E5509
+                when what the gate's score needs is not there; then no answer may go out.
         """
-        predictions = with_text_scores(self.run.task.NAME, predictions, examples)
-        findings = all_findings(self.run.task.NAME, predictions, examples)
+        predictions = self._with_evidence(with_text_scores(self.run.task.NAME, predictions, examples), examples)
+        findings = self._findings(predictions, examples)
         decisions = self._decisions(predictions, examples, findings)
         decided = [replace(each, decision=own) for each, own in zip(predictions, decisions, strict=True)]
         if self.recording.on and self.gate is not None:
@@ -82,6 +89,23 @@ class Decider:
                     if each[0].decision and (each[0].decision.verdict != "accept" or each[0].decision.audited)
                 ])
         return decided
+
+    def _with_evidence(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[Prediction]:
+        """With what the gate's score needs, where the answers do not bring it along; not under a void gate."""
+        if not isinstance(self.gate, Gate) or self.changed or not lacking(
+                predictions, needed_names(self.gate.record)):
+            return list(predictions)
+        if self._evidence is None:
+            self._evidence = needed_by(self.run, self.gate.record)
+        return self._evidence.add(predictions, examples)
+
+    def _findings(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example]
+    ) -> list[tuple[Reason, ...]]:
+        """Of the checks, and what models of the user's note beside an answer."""
+        found = all_findings(self.run.task.NAME, predictions, examples)
+        evidence = (self.gate.record.get("evidence") or {}) if isinstance(self.gate, Gate) else {}
+        return [(*own, *notes_of(each, evidence)) for own, each in zip(found, predictions, strict=True)]
 
     @property
     def _digest(self) -> str:
@@ -97,6 +121,8 @@ class Decider:
         if not isinstance(self.gate, Gate):
             return void_decisions(predictions, [self.gate], findings)
         changed = list(self.changed)
+        if changed and lacking(predictions, self.gate.score.evidence):
+            return void_decisions(predictions, changed, findings)
         scores = self.gate.score.values(predictions)
         if self._watched is not None:
             self._watched.add(scores.tolist(), examples)
@@ -177,16 +203,6 @@ def drift_state(folder: RunFolder, record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_gate(folder: RunFolder) -> Gate | str | None:
-    """The run's gate; None where there is none; the name of its file where nobody can vouch for it."""
-    if not folder.gate.exists():
-        return None
-    try:
-        return Gate.from_record(read_json(folder.gate))
-    except (TreetuneError, ValueError, KeyError, TypeError):  # broken or edited
-        return folder.gate.name
-
-
 def read_reference(folder: RunFolder, record: Mapping[str, Any]) -> Reference | None:
     """The calibration rows' values; None where the file is not the one the gate was set with."""
     try:
@@ -208,10 +224,6 @@ def audited_outcomes(folder: RunFolder, record: Mapping[str, Any]) -> AuditState
 def drifted() -> str:
     """The rows as a part of the gate's scope."""
     return say("the rows that come in (drift)")
-
-
-def _changed(gate: Gate | str | None, run: Run) -> list[str]:
-    return changed_in(gate.scope, run) if isinstance(gate, Gate) else []
 
 
 def entry(run: Run, gate: str, prediction: Prediction, example: Example, row: Row) -> dict[str, Any]:

@@ -11,11 +11,12 @@ from treetune.core.errors import RunError, UsageError
 from treetune.core.files import model_digest
 from treetune.core.language import say
 from treetune.core.records import Decision, Example, Prediction, Reason
-from treetune.workflow.run import Run, open_run
-from treetune.workflow.scope import ENGINE, scope_of
+from treetune.workflow.evidence import WithEvidence, scope_now
+from treetune.workflow.run import Run, decoding_of, open_run
+from treetune.workflow.scope import ENGINE
 
 if TYPE_CHECKING:
-    from treetune.predict.engines.contract import Decoding, Engine
+    from treetune.predict.engines.contract import Engine
 
 CTRANSLATE2 = "ctranslate2:"
 HTTP = ("http://", "https://")
@@ -29,13 +30,6 @@ class Opened:
     run: Run
     engine: Engine
     scope: dict[str, str]
-
-
-def decoding_of(run: Run) -> Decoding:
-    """How the run answers."""
-    from treetune.predict.engines.contract import Decoding
-
-    return Decoding(run.max_length, run.max_new_tokens, run.layout, run.answers_from, run.no_repeat_ngram_size)
 
 
 def check_name(name: str) -> None:
@@ -84,7 +78,8 @@ def open_engine(path: str | Path, name: str = "", model: str = "") -> Opened:
     check_name(name)
     run = open_run(path)
     engine = engine_for(run, name, model)
-    scope = scope_of(run, engine.identity)
+    scope, evidence = scope_now(run, engine.identity)
+    engine = WithEvidence(engine, evidence) if evidence.sources else engine
     if engine.identity != ENGINE:
         nothing: Any = None
         run = replace(run, loaded=replace(run.loaded, model=nothing))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from treetune import __version__
 from treetune.core.errors import DataError, UsageError
 from treetune.core.files import model_digest, value_digest, write_json
 from treetune.core.records import Example, OutputKind, Prediction
+from treetune.core.settings import EvidenceSettings, read_settings
 from treetune.data.split import same_text
 from treetune.decide.drift import ALARM_CHANCE, reference_of
+from treetune.decide.evidence import limits_of
 from treetune.decide.gate import Gate, fit_gate, sealed
 from treetune.decide.judged import Judged, joined, one_per_group, split_judged
 from treetune.decide.sequence import Promise
@@ -25,6 +27,13 @@ from treetune.metrics.selective import BoolArray
 from treetune.tasks.contract import Task
 from treetune.workflow.decider import Decider, Recording
 from treetune.workflow.engines import engine_for, refuse_kept_back
+from treetune.workflow.evidence import (
+    Evidence,
+    WithEvidence,
+    asked_for,
+    evidence_record,
+    needed_names,
+)
 from treetune.workflow.gather import Gathered, read_for, to_examples
 from treetune.workflow.log import OnEvent
 from treetune.workflow.report import write_report
@@ -44,6 +53,7 @@ def gate(
     run_path: str, data: str, on_event: OnEvent, *, max_error: float = 0.05, confidence: float = 0.95, wrong: str = "",
     tune_data: str = "", columns: Mapping[str, str] | None = None, max_refused_share: float = 0.05,
     every_row: bool = False, by: str = "", with_reviews: bool = False, engine: str = "", engine_model: str = "",
+    **evidence: Any,
 ) -> dict[str, Any]:
     """Set a run's gate on labelled rows; writes ``gate.json``, what drift is measured against, the report, the card.
 
@@ -56,19 +66,21 @@ def gate(
         every_row: count rows that share a source as independent. by: column; the bound then holds in every group.
         with_reviews: also use the outcomes of ``treetune review``.
         engine, engine_model: what answers, see `treetune.workflow.engines.engine_for`; the gate is void on any other.
+        evidence: scores that cost more, see `treetune.core.settings.EvidenceSettings`.
 
     Returns:
         What stands in ``gate.json``; its ``threshold`` is None when nothing can be accepted.
 
     Raises:
         UsageError: E2501 promise out of range, E2502 to E2505 definition of wrong, E2507 no rows at all, E2508 no such
-            column. DataError: E1501 rows were in training, E1502 a row in both files, E1504 too few rows. RunError:
-            E5501 training rows are not known.
+            column; others as `asked_for`. DataError: E1501 rows were in training, E1502 a row in both files, E1504 too
+            few rows. RunError: E5501 training rows are not known.
     """
-    promise = checked_promise(max_error, confidence)
+    promise, wanted = checked_promise(max_error, confidence), read_settings(EvidenceSettings, None, evidence)
     run = open_run(run_path)
     definition = definition_of(run.task, wrong)
-    answers = engine_for(run, engine, engine_model)
+    plain = engine_for(run, engine, engine_model)
+    answers = WithEvidence(plain, asked_for(run, wanted, plain.identity))
     seen = seen_by(run.folder, run.task)
     sample, others, waiting = reviewed_rows(run.folder) if with_reviews else (None, None, 0)
     paths = {"tune": tune_data, "data": data, "sample": str(sample or ""), "others": str(others or "")}
@@ -87,6 +99,7 @@ def gate(
     checks = validators_of(run.task.NAME)
     fitted = fit_gate(tune, calibration, promise, every_row=every_row, by=by, checks=[each.NAME for each in checks],
                       flag_only=[each.NAME for each in checks if each.FLAG_ONLY])
+    made = _evidence(answers.evidence, fitted, tune, judged.values(), on_event)
     reference = reference_for(fitted, tune, calibration, {
         id(own): each for name, (examples, _) in parts.items()
         for own, each in zip(judged[name].predictions, examples, strict=True)})
@@ -96,12 +109,25 @@ def gate(
         "reviews": {"sample": len(judged["sample"]) if sample else 0, "others": len(judged["others"]) if others else 0,
                     "waiting": waiting} if with_reviews else None,
         "drift": {"alarm_chance": ALARM_CHANCE, "reference": value_digest(reference)},
-        "scope": scope_of(run, answers.identity), "files": model_digest(run.folder.model),
+        "evidence": made, "scope": scope_of(run, answers.identity) | {
+            name: made[name]["identity"] for name in needed_names({"evidence": made})},
+        "files": model_digest(run.folder.model),
     })
     write_json(run.folder.trust / "reference.json", reference)
     write_json(run.folder.gate, record)
     write_report(run.folder)
     return record
+
+
+def _evidence(
+    evidence: Evidence, fitted: Mapping[str, Any], tune: Judged, judged: Iterable[Judged], on_event: OnEvent
+) -> dict[str, Any]:
+    """What was tried, whether the score uses it, and what it took: said, and kept in the record."""
+    seconds = sum(each.seconds for own in judged for each in own.predictions)
+    made = evidence_record(evidence, Gate.score_of(fitted).evidence, limits_of(tune.predictions), seconds)
+    for name, own in made.items():
+        on_event({"event": "evidence", "name": name, **own})
+    return made
 
 
 def sides(judged: Mapping[str, Judged]) -> tuple[Judged, Judged]:

@@ -9,7 +9,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from treetune.core.errors import Interrupted, UsageError
@@ -17,16 +16,18 @@ from treetune.core.files import RunFolder
 from treetune.core.language import language
 from treetune.core.records import Example, Prediction
 from treetune.data.refusals import Refusal
-from treetune.data.walk import Source
+from treetune.data.walk import Source, refuse_changed
 from treetune.workflow.answer_lines import as_dict, decision_as_dict, to_lines
 from treetune.workflow.blocks import Block, Counted, blocks_of, count_rows, in_order, stop_at_too_many, usable
-from treetune.workflow.decider import Decider, Recording, read_gate
-from treetune.workflow.engines import check_name, compare_with_default, decoding_of, kept_back, open_engine
+from treetune.workflow.decider import Decider, Recording
+from treetune.workflow.engines import check_name, compare_with_default, kept_back, open_engine
+from treetune.workflow.gate_file import read_gate
 from treetune.workflow.gather import source_for
-from treetune.workflow.journal import Journal
+from treetune.workflow.journal import Journal, beside
 from treetune.workflow.log import OnEvent
+from treetune.workflow.output import STANDARD_OUTPUT, output_file
 from treetune.workflow.processes import Processes
-from treetune.workflow.run import Run, open_run, unloaded_run
+from treetune.workflow.run import Run, decoding_of, open_run, unloaded_run
 from treetune.workflow.scope import ENGINE, name_of, parts_changed
 
 __all__ = ["Asked", "as_dict", "decision_as_dict", "predict", "predict_file", "to_lines"]
@@ -34,7 +35,6 @@ __all__ = ["Asked", "as_dict", "decision_as_dict", "predict", "predict_file", "t
 BLOCK_ROWS = 256
 AHEAD = 3  # blocks a process, under way or waiting for an earlier one
 PACKAGES = ("treetune", "torch", "transformers", "ctranslate2")
-STANDARD_OUTPUT = "-"
 
 OnBlock = Callable[[Sequence[Prediction]], None]
 Answering = Callable[[Sequence[Example]], list[Prediction]]
@@ -98,14 +98,15 @@ def predict_file(
         What stands in ``output``.manifest.json: rows, refused ones, rows by verdict, digests, what made it.
 
     Raises:
-        UsageError: E2030, E2031 no finished run, E2040 no such engine. DataError: as `read_rows`, E1120 too many rows
-            refused. RunError: E5020 to E5022 of `Journal`, E5023 the engine answers otherwise, E5024, E5025 of
-            `Processes`, E5001 to E5003 the disk. Interrupted: E5026 a signal came; the rows so far are kept.
+        UsageError: E2030, E2031 no finished run, E2040 no such engine, E2043, E2044 of `output_file`. DataError: as
+            `read_rows`, E1120 too many rows refused, E1124 they changed on the way. RunError: E5020 to E5022 of
+            `Journal`, E5023 the engine answers otherwise, E5024, E5025 of `Processes`, E5001 to E5003 the disk.
+            Interrupted: E5026 a signal came; the rows so far are kept.
     """
     check(asked)
     run = unloaded_run(run_path)
-    target = None if output == STANDARD_OUTPUT else Path(output)
-    quarantine = Path(f"{output}.quarantine.jsonl") if target else None
+    target = output_file(output, data)
+    quarantine = beside(target, "quarantine.jsonl") if target else None
     source = source_for(run.task, data, "test", asked.columns, with_answer=False)
     counted = count_rows(usable(run.task, run.options, source), quarantine)
     stop_at_too_many(counted, source.files, asked.max_refused_share, quarantine)
@@ -177,6 +178,7 @@ def answer_all(
     pairs = in_order(blocks, lambda each: ask(each.examples), threads, AHEAD * max(1, threads))
     with stop_on_signal() as stopped, closing(pairs):
         for block, found in pairs:
+            refuse_changed(rows.source)
             decided = [kept_back(one, two) for one, two in
                        zip(found, decider.decide(found, block.examples, block.rows), strict=True)]
             counts = Counter(each.decision.verdict for each in decided if each.decision)

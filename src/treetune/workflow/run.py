@@ -17,6 +17,7 @@ from treetune.tasks.contract import Task, TaskOptions, load_task
 
 if TYPE_CHECKING:
     from treetune.models.load import LoadedModel
+    from treetune.predict.engines.contract import Decoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,13 @@ class Run:
     @property
     def layout(self) -> str:
         return str(self.facts["layout"])
+
+
+def decoding_of(run: Run) -> Decoding:
+    """How the run answers."""
+    from treetune.predict.engines.contract import Decoding
+
+    return Decoding(run.max_length, run.max_new_tokens, run.layout, run.answers_from, run.no_repeat_ngram_size)
 
 
 def save_model(folder: RunFolder, model: Any, tokenizer: Any, base: str = "", place: str = "") -> None:

@@ -33,9 +33,9 @@ def scope_of(run: Run, engine: str = ENGINE) -> dict[str, str]:
     }
 
 
-def changed_in(scope: Mapping[str, str], run: Run) -> list[str]:
-    """Names of what is not as ``scope`` says, in the language in force."""
-    return [name_of(name) for name in parts_changed(scope, scope_of(run))]
+def changes(scope: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Names of what is not as a gate's scope says, in the language in force."""
+    return [name_of(name) for name in parts_changed(scope, now)]
 
 
 def parts_changed(scope: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -46,7 +46,9 @@ def parts_changed(scope: Mapping[str, str], now: Mapping[str, str]) -> list[str]
 def name_of(part: str) -> str:
     """A part of the scope as a person calls it."""
     return {"weights": say("the model's weights"), "tokenizer": say("the tokenizer"),
-            "settings": say("the settings"), "prompt": say("the prompt"), "engine": say("the engine")}[part]
+            "settings": say("the settings"), "prompt": say("the prompt"), "engine": say("the engine"),
+            "agreement": say("how answers are drawn"), "near_training": say("the file of distances"),
+            "entailment": say("the entailment model"), "quality": say("the quality model")}[part]
 
 
 def weights_digest(model: Any) -> str:
