@@ -262,6 +262,41 @@ def test_more_refused_rows_than_allowed_stop_before_the_first_answer(
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl.quarantine.jsonl"]
 
 
+def test_rows_that_are_added_while_they_are_answered_are_told_and_nothing_of_them_is_kept(
+    runs: Callable[[str], Path], many: Path, whole: list[dict[str, Any]], cli: Cli, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from treetune.workflow import predict as module
+
+    rows = tmp_path / "rows" / "rows.jsonl"
+    rows.parent.mkdir()
+    shutil.copy(many, rows)
+    output, plain, count = tmp_path / "out" / "a.jsonl", module.to_lines, 0
+
+    def lines(predictions: Any) -> str:
+        nonlocal count
+        count += 1
+        if count == 3:
+            with rows.open("a", encoding="utf-8") as handle:
+                handle.write('{"text": "one more", "id": "more"}\n')
+        return plain(predictions)
+
+    words = command(runs("sentiment"), rows, output)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "to_lines", lines)
+        said = cli(*words)
+    assert said.code == 3
+    assert "E1124: the file was written to while its rows were read" in said.err
+    assert lines_of((tmp_path / "out" / "a.jsonl.partial").read_text("utf-8")) == whole[: 3 * BLOCK]
+    said = cli(*words)
+    assert "something else: the rows" in said.err
+    shutil.copy(many, rows)
+    said = cli(*words)
+    assert said.code == 0, said.err
+    assert "going on behind row 24 of 200" in said.err
+    check_whole(output, whole)
+
+
 def test_under_a_gate_every_row_carries_its_decision_and_is_watched_once(
     runs: Callable[[str], Path], many: Path, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
