@@ -2,11 +2,13 @@
 
     python benchmarks/batch.py --run runs/sentiment --rows 320 --threads 2
 
-The same rows and weights by every system: `treetune predict` in one process and in several, with its CTranslate2
-engine in float32 and int8; transformers' pipelines (scoring every label, and ``text-generation`` writing it) at
-several batch sizes; CTranslate2's own ``score_batch`` and ``generate_batch``. treetune reads the file, decides, and
-writes every block durably inside its time; the others only answer prompts that lie ready as texts. Loading is counted
-for nobody. Each run is a process of its own. Answers are compared row by row with treetune's, and with the labels.
+The same rows and weights by every system: `treetune predict` in one process and in two that share the threads, with
+its CTranslate2 engine in float32 and int8; transformers' pipelines (scoring every label, and ``text-generation``
+writing it) at several batch sizes; CTranslate2's own ``score_batch`` and ``generate_batch``. treetune reads the file,
+decides, and writes every block durably inside its time; the others only answer prompts that lie ready as texts. Loading
+is counted for nobody. Each run is a process of its own; the rounds after the first let treetune and each peer's fastest
+batch size take turns. Answers are compared row by row with treetune's, and with the labels. At the end the command is
+killed (SIGKILL) at random moments and given again, and its rows are counted.
 """
 
 from __future__ import annotations
@@ -20,24 +22,27 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from children import memory_now, run_child, serve_child
-from machine import RESULTS, conditions, facts, has_peer, keep_results, table
+from children import add_options, memory_now, run_child, serve_child, take_turns
+from machine import conditions, facts, has_peer, keep_results, table
 from rows import SETS, is_there, place_of
 
 LABELLED = "labelled.jsonl"
+TWO = "treetune-2-processes"
 WINDOW = 128  # tokens a row may have in the exports: what a banded GPT-3 may have as a GPT-2
 BATCH_SIZES = (1, 8, 32, 128)
-LABELS = ("treetune", "treetune-2-processes", "treetune-ctranslate2-float32", "treetune-ctranslate2-int8",
+LABELS = ("treetune", TWO, "treetune-ctranslate2-float32", "treetune-ctranslate2-int8",
           *(f"pipeline-score-{size}" for size in BATCH_SIZES), *(f"pipeline-write-{size}" for size in BATCH_SIZES),
           *(f"ctranslate2-{form}-score-{size}" for form in ("float32", "int8") for size in (32, 128)))
-TEXTS = ("treetune", "treetune-2-processes", "treetune-ctranslate2-float32", "treetune-ctranslate2-int8",
+TEXTS = ("treetune", TWO, "treetune-ctranslate2-float32", "treetune-ctranslate2-int8",
          *(f"pipeline-write-{size}" for size in BATCH_SIZES),
          *(f"ctranslate2-{form}-write-{size}" for form in ("float32", "int8") for size in (32, 128)))
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
     """What a child does."""
-    return {"export": export_all, "answer": answer}[job["do"]](job)
+    from batch_killed import killed
+
+    return {"export": export_all, "answer": answer, "killed": killed}[job["do"]](job)
 
 
 def export_all(job: dict[str, Any]) -> dict[str, Any]:
@@ -180,15 +185,17 @@ def measure(options: argparse.Namespace, task: str, folder: Path) -> dict[str, A
     exported = run_child(__file__, {**job, "do": "export"}, options.timeout)
     if "error" in exported:
         return exported
-    systems = LABELS if task == "sentiment" else TEXTS
-    done: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
-    for turn in range(options.repeats):
-        for name in systems if turn == 0 else finalists(done):
-            one = run_child(__file__, {**job, "do": "answer", "system": name}, options.timeout)
-            done[name].append(one)
-            print(f"  {name:32s} " + (one.get("error") or f"{one['seconds']:8.2f} s  "
-                                      f"{len(one['answers']) / one['seconds']:8.1f} rows/s"), flush=True)
-    return {"conditions": found, "rows": len(references), "task": task, "repeats": options.repeats,
+
+    def run(name: str) -> dict[str, Any]:
+        threads = max(1, options.threads // 2) if name == TWO else options.threads  # of each of its processes
+        one = run_child(__file__, {**job, "do": "answer", "system": name, "threads": threads}, options.timeout)
+        print(f"  {name:32s} " + (one.get("error") or f"{one['seconds']:8.2f} s  "
+                                  f"{len(one['answers']) / one['seconds']:8.1f} rows/s"), flush=True)
+        return one
+
+    done = take_turns(LABELS if task == "sentiment" else TEXTS, options.repeats, finalists, run)
+    killed = run_child(__file__, {**job, "do": "killed", "kills": options.kills}, options.timeout)
+    return {"conditions": found, "rows": len(references), "task": task, "repeats": options.repeats, "killed": killed,
             "run": Path(options.run).name, "systems": {
                 name: summary(runs, done["treetune"], references) for name, runs in done.items()}}
 
@@ -253,7 +260,29 @@ def section_to_markdown(key: str, section: dict[str, Any]) -> str:
             f"{found['right']:.1%}", f"{found['peak_memory']:.0f}"])
     head = ["system", "rows/s", "range (runs)", "treetune is × as fast", "equal answers", right, "peak MiB"]
     return "\n".join([f"## {key}", "", table(head, lines), "", f"{section['rows']} rows.", "",
+                      *best_lines(section["systems"]), "", killed_line(section["killed"]), "",
                       conditions(section["conditions"]), ""])
+
+
+def best_lines(systems: dict[str, Any]) -> list[str]:
+    """treetune in one process against each peer at its fastest batch size, by the medians."""
+    speeds = {name: found["rows_per_second"] for name, found in systems.items() if "error" not in found}
+    peers: dict[str, str] = {}
+    for name in speeds:
+        if not name.startswith("treetune"):
+            peers[family_of(name)] = max(name, peers.get(family_of(name), name), key=speeds.__getitem__)
+    return [f"- against {name}, the fastest of {family}: {speeds['treetune'] / speeds[name]:.2f} × as fast"
+            for family, name in peers.items() if "treetune" in speeds]
+
+
+def killed_line(found: dict[str, Any]) -> str:
+    """How often each row stands in the file of a command that was killed."""
+    if "error" in found:
+        return f"Killed: failed: {found['error']}"
+    at = ", ".join(map(str, found["at"]))
+    return (f"Killed by SIGKILL {found['kills']} times (behind {at} rows) and given again: of {found['rows']} rows "
+            f"{found['missing']} are missing and {found['twice']} stand there twice; "
+            f"{found['equal']} lines are those of a command that nobody stopped.")
 
 
 def to_markdown(sections: dict[str, Any]) -> str:
@@ -273,11 +302,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--set", default="sentiment/sst3", choices=[
         name for name, task in SETS.items() if task in ("sentiment", "translation")])
     parser.add_argument("--rows", type=int, default=320)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--timeout", type=float, default=300, help="seconds after which a run is given up")
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--kills", type=int, default=5)
+    add_options(parser, timeout=300)
     return parser.parse_args()
 
 
