@@ -34,9 +34,10 @@ from treetune.train.checkpoint import (
 from treetune.train.distributed import team
 from treetune.train.memory import is_out_of_memory, keep_freed_memory, memory_ceiling, with_passes
 from treetune.train.optimizers import build_optimizers, set_learning_rate
-from treetune.train.order import rows_of_step, steps_per_epoch, total_steps
+from treetune.train.order import row_chooser
+from treetune.train.pace import Pace, pace_of
 from treetune.train.schedule import learning_rate
-from treetune.train.signals import stop_on_signal
+from treetune.train.signals import Asked, stop_on_signal
 from treetune.train.watch import BadLoss, note_loss, reason_against, refuse_small_disk, stall_watch
 
 MakeBatches = Callable[[Sequence[Any]], Iterator[Any]]
@@ -94,84 +95,111 @@ def fit(
     """
     keep_freed_memory()
     crew = team()
-    rows_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    steps = total_steps(len(examples), rows_per_step, settings.num_train_epochs, settings.max_steps)
-    per_epoch = steps_per_epoch(len(examples), rows_per_step)
-    eval_every = settings.eval_steps or per_epoch
-    save_every = settings.save_steps or eval_every
+    pace = pace_of(len(examples), settings)
     if crew.is_lead:
         refuse_small_disk(folder.checkpoints, model, settings.optim, settings.save_total_limit)
     optimizers = build_optimizers(model, settings.optim, settings.learning_rate, settings.weight_decay)
     state = resume(model, optimizers, folder, on_event)
     crew.same_weights(model)
-    whole_passes = crew.smaller(make_batches, rows_per_step)
+    passes = crew.smaller(make_batches, pace.rows_per_step)
+    rows_of = row_chooser(len(examples), pace.rows_per_step, settings.seed, groups)
 
     def save() -> None:
-        if crew.is_lead:
-            path = save_checkpoint(folder.checkpoints, model, optimizers, state, fingerprint,
-                                   settings.save_total_limit)
-            on_event({"event": "checkpoint", "step": state.step, "path": path.name})
-        else:
-            gather_with_lead(model, optimizers)
+        save_all(folder, model, optimizers, state, fingerprint, settings.save_total_limit, on_event)
 
-    def is_due() -> bool:
-        return state.step % eval_every == 0 or state.step == steps
-
-    def finish_step() -> None:
-        """Evaluate and save where they are due, stop where it was asked; an evaluation cut off is made up for."""
-        cut_off = False
-        if is_due() and validation and state.evaluated_step < state.step:
-            try:
-                note_evaluation(state, mean_loss(model, validation, make_batches, loss_of, asked), on_event)
-            except CutOff:
-                cut_off = True
-        stop, save_now = crew.add_up([bool(asked()), asked.save])
-        stop = stop and (state.step < steps or cut_off)
-        if is_due() or stop or save_now or state.step % save_every == 0:
-            save()
-            asked.save = False
-        if stop:
-            crew.add_up([0.0])  # nobody leaves before the lead has saved
-            raise Interrupted("E4010", "stopped by {signal} after step {step}; everything is saved",
-                              signal=asked() or "a signal to another process", step=state.step,
-                              do="run the same command again to go on")
+    def finish() -> None:
+        finish_step(state, pace, evaluate if validation else None, save, asked, on_event)
 
     with stop_on_signal() as asked, stall_watch(on_event) as watch, memory_ceiling(settings.max_memory_gb):
-        if validation and is_due() and state.evaluated_step < state.step:
-            finish_step()  # a signal cut the evaluation off
+        evaluate = partial(mean_loss, model, validation, make_batches, loss_of, asked)
+        if validation and pace.evaluates(state.step) and state.evaluated_step < state.step:
+            finish()  # a signal cut the evaluation off
         if state.step == 0 and settings.on_bad_loss == "rollback":
             save()  # so that there is something to roll back to
-        while state.step < steps and not out_of_patience(state, settings):
+        while state.step < pace.steps and not out_of_patience(state, settings):
             started = time.perf_counter()
             watch.begin(state.step + 1)
-            rate = learning_rate(state.step, steps, settings.learning_rate, settings.warmup_ratio,
-                                 settings.lr_scheduler_type)
-            rows = rows_of_step(len(examples), rows_per_step, settings.seed, state.step, groups)
-            taken = [examples[row] for row in rows]
-            set_learning_rate(optimizers, rate)
-            passes = with_passes(whole_passes, 0.5) if state.halved else whole_passes
+            taken = [examples[row] for row in rows_of(state.step)]
             try:
-                result = train_step(model, optimizers, taken, passes, settings, state, loss_of)
+                next_step(state, pace, model, optimizers, taken, passes, settings, loss_of, on_event, started)
             except OutOfMemory as error:
                 halve(state, optimizers, settings, on_event, error)
                 continue
             except BadLoss as bad:
                 state = pass_over(bad, state, model, optimizers, taken, settings, folder, on_event, places_of)
-            else:
-                note_loss(state, result.loss)
-                state.step += 1
-                state.tokens += result.row_tokens
-                state.computed_tokens += result.tokens
-                state.seconds += time.perf_counter() - started
-                if state.step % settings.logging_steps == 0 or state.step == steps:
-                    on_event({"event": "step", "step": state.step, "of": steps, "epoch": state.step / per_epoch,
-                              "learning_rate": rate, "seconds": time.perf_counter() - started, **asdict(result)})
-            finish_step()
+            finish()
             watch.end()
     if out_of_patience(state, settings):
         on_event({"event": "early_stop", "step": state.step})
     take_best(state, model, folder, on_event)
     return state
+
+
+def next_step(
+    state: TrainState, pace: Pace, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer],
+    taken: Sequence[Any], passes: MakeBatches, settings: LoopSettings, loss_of: LossOf, on_event: OnEvent,
+    started: float,
+) -> None:
+    """Train on the rows taken, at the rate that is due, and count the step; errors as `train_step`.
+
+    Args:
+        started: when the step began, by `time.perf_counter`.
+    """
+    rate = learning_rate(state.step, pace.steps, settings.learning_rate, settings.warmup_ratio,
+                         settings.lr_scheduler_type)
+    set_learning_rate(optimizers, rate)
+    result = train_step(model, optimizers, taken, with_passes(passes, 0.5) if state.halved else passes, settings, state,
+                        loss_of)
+    note_loss(state, result.loss)
+    state.step += 1
+    state.tokens += result.row_tokens
+    state.computed_tokens += result.tokens
+    state.seconds += time.perf_counter() - started
+    if state.step % settings.logging_steps == 0 or state.step == pace.steps:
+        on_event({"event": "step", "step": state.step, "of": pace.steps, "epoch": state.step / pace.per_epoch,
+                  "learning_rate": rate, "seconds": time.perf_counter() - started, **asdict(result)})
+
+
+def finish_step(
+    state: TrainState, pace: Pace, evaluate: Callable[[], float] | None, save: Callable[[], None], asked: Asked,
+    on_event: OnEvent,
+) -> None:
+    """Evaluate and save where they are due, stop where it was asked; an evaluation cut off is made up for.
+
+    Args:
+        evaluate: gives the validation loss; None without validation rows.
+
+    Raises:
+        Interrupted: E4010.
+    """
+    cut_off = False
+    if pace.evaluates(state.step) and evaluate and state.evaluated_step < state.step:
+        try:
+            note_evaluation(state, evaluate(), on_event)
+        except CutOff:
+            cut_off = True
+    stop, save_now = team().add_up([bool(asked()), asked.save])
+    stop = stop and (state.step < pace.steps or cut_off)
+    if pace.saves(state.step) or stop or save_now:
+        save()
+        asked.save = False
+    if stop:
+        team().add_up([0.0])  # nobody leaves before the lead has saved
+        raise Interrupted("E4010", "stopped by {signal} after step {step}; everything is saved",
+                          signal=asked() or "a signal to another process", step=state.step,
+                          do="run the same command again to go on")
+
+
+def save_all(
+    folder: RunFolder, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], state: TrainState,
+    fingerprint: dict[str, Any], keep: int, on_event: OnEvent,
+) -> None:
+    """A checkpoint, written by the lead; the others only give their parts. ``keep``: whole ones that stay."""
+    if not team().is_lead:
+        gather_with_lead(model, optimizers)
+        return
+    path = save_checkpoint(folder.checkpoints, model, optimizers, state, fingerprint, keep)
+    on_event({"event": "checkpoint", "step": state.step, "path": path.name})
 
 
 def out_of_patience(state: TrainState, settings: LoopSettings) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 
 import numpy as np
 
@@ -38,11 +39,28 @@ def rows_of_step(
             random order too, follow one another: a step then holds few groups, each nearly whole. Every row is
             still shown once an epoch; what changes is that the rows of a step are alike.
     """
+    return row_chooser(num_rows, rows_per_step, seed, groups)(step)
+
+
+def row_chooser(
+    num_rows: int, rows_per_step: int, seed: int, groups: IntArray | None = None
+) -> Callable[[int], IntArray]:
+    """`rows_of_step` for many steps: the order of an epoch, which takes a second for a million rows, is made once."""
     per_epoch = steps_per_epoch(num_rows, rows_per_step)
-    epoch, place = divmod(step, per_epoch)
+    order_of = lru_cache(maxsize=1)(partial(order_of_epoch, num_rows, seed, groups))
+
+    def rows_of(step: int) -> IntArray:
+        epoch, place = divmod(step, per_epoch)
+        return order_of(epoch)[place * rows_per_step : (place + 1) * rows_per_step]
+
+    return rows_of
+
+
+def order_of_epoch(num_rows: int, seed: int, groups: IntArray | None, epoch: int) -> IntArray:
+    """(num_rows,) all row numbers, see `rows_of_step`."""
     random = generator(seed, "order", epoch)
     order: IntArray = random.permutation(num_rows)
     if groups is not None:
         rank = random.permutation(int(groups.max()) + 1)[groups]
         order = order[np.argsort(rank[order], kind="stable")]
-    return np.asarray(order[place * rows_per_step : (place + 1) * rows_per_step], dtype=np.int64)
+    return np.asarray(order, dtype=np.int64)

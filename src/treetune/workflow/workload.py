@@ -17,7 +17,7 @@ from treetune.core.settings import TuneSettings
 from treetune.models.family import first_position
 from treetune.models.tokens import encode_texts, special_ids, tokenize
 from treetune.plan.workload import LEAST_PROOF, Pass, Workload
-from treetune.train.order import groups_of, rows_of_step, steps_per_epoch, total_steps
+from treetune.train.order import groups_of, row_chooser, steps_per_epoch, total_steps
 from treetune.trees import pack
 from treetune.trees.blocks import attention_blocks
 from treetune.trees.passes import packed_passes, passes, source_passes
@@ -194,8 +194,9 @@ def count_workload(
     chosen = np.unique(np.linspace(0, last, SAMPLED_STEPS).astype(int)).tolist()
     passes: list[Pass] = []
     shown = row_tokens = 0
+    rows_of = row_chooser(len(training), rows_per_step, settings.seed, groups)
     for step in chosen:
-        rows = [training[place] for place in rows_of_step(len(training), rows_per_step, settings.seed, step, groups)]
+        rows = [training[place] for place in rows_of(step)]
         shown += len(rows)
         row_tokens += sum(_row_tokens(row) for row in rows)
         passes += lay_out(rows)

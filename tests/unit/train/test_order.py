@@ -3,10 +3,11 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from treetune.train.order import groups_of, rows_of_step, steps_per_epoch, total_steps
+from treetune.train.order import groups_of, row_chooser, rows_of_step, steps_per_epoch, total_steps
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5), st.integers(0, 3))
@@ -64,3 +65,19 @@ def test_groups_and_rows_within_them_are_shuffled() -> None:
     assert len(inside) == 5
     assert any(not np.array_equal(first[groups[first] == group], np.sort(first[groups[first] == group]))
                for group in range(20))
+
+
+@pytest.mark.parametrize("groups", [None, np.repeat(np.arange(5), 4)])
+def test_a_chooser_gives_the_rows_of_any_step_and_makes_an_epoch_s_order_once(
+    groups: np.ndarray | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from treetune.train import order as module
+
+    expected = [rows_of_step(20, 3, 0, step, groups).tolist() for step in range(14)]
+    made: list[int] = []
+    plain = module.generator
+    monkeypatch.setattr(module, "generator", lambda seed, what, epoch: made.append(epoch) or plain(seed, what, epoch))
+    rows_of = row_chooser(20, 3, 0, groups)
+    assert [rows_of(step).tolist() for step in range(14)] == expected
+    assert made == [0, 1]
+    assert rows_of(2).tolist() == expected[2], "a step back, as after a rollback"
