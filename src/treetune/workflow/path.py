@@ -17,7 +17,7 @@ from treetune.core.files import RunFolder, model_digest, read_json, value_digest
 from treetune.core.lock import run_lock
 from treetune.core.processes import count as count_processes
 from treetune.core.processes import is_lead
-from treetune.core.records import Row, TokenizedExample
+from treetune.core.records import IntArray, Row, TokenizedExample
 from treetune.core.settings import TuneSettings, reported_to, to_yaml, unknown_key
 from treetune.models.adapters import adapt, refuse_combination
 from treetune.models.embedded import resolve
@@ -35,6 +35,8 @@ from treetune.workflow.trackers.contract import require
 
 if TYPE_CHECKING:
     from treetune.models.exactness import Exactness
+    from treetune.models.load import LoadedModel
+    from treetune.train.checkpoint import TrainState
 
 MAY_DIFFER = {"output_dir", "logging_steps", "save_total_limit", "torch_threads", "on_bad_loss", "bad_loss_factor",
               "max_memory_gb", "max_time", "max_energy", "max_cost", "price_per_hour", "price_per_kwh", "grid",
@@ -91,25 +93,11 @@ def tune_folder(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequen
     account = open_account(settings, folder, head_name, training, validation, options.labels, log, lead=is_lead(),
                            devices=count_processes())
     # only now: a fault in the rows, or a finished run, need not wait for torch
-    import torch
-
-    from treetune.models.load import load_model
-    from treetune.train.distributed import gather_model, in_turn, shard_model
+    from treetune.train.distributed import gather_model
     from treetune.train.loop import fit
-    from treetune.train.order import groups_of
 
-    if settings.torch_threads:
-        torch.set_num_threads(settings.torch_threads)
     head = load_head(head_name)
-    with in_turn(bool(settings.fsdp)):
-        loaded = load_model(settings.model, revision=settings.revision, random_init=settings.random_init,
-                            seed=settings.seed, head=head_name, labels=options.labels, load_in=settings.load_in,
-                            move=not settings.fsdp or count_processes() == 1)
-        model = adapt(loaded.model, settings, head.PEFT_TASK, loaded.fresh)
-        if account.shape.checkpointing:
-            model.activation_checkpointing_enable()
-        if settings.fsdp:
-            shard_model(model)
+    loaded, model = load_to_tune(settings, head_name, options.labels, account.shape.checkpointing)
     max_length = min(settings.max_length or head.MAX_LENGTH or loaded.window, loaded.window)
     train_tokens = head.encode(training.examples, loaded.tokenizer, max_length)
     validation_tokens = head.encode(validation.examples, loaded.tokenizer, max_length)
@@ -126,16 +114,13 @@ def tune_folder(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequen
          "rows": len(train_tokens), "validation_rows": len(validation_tokens)})
     proof = prove_exact(model, settings.model_copy(update={"max_tokens_per_pass": account.shape.max_tokens}),
                         train_tokens, log, head)
-    layout = proof.layout
-    make_batches = partial(account.watching(head.batches_of), layout=layout,
+    make_batches = partial(account.watching(head.batches_of), layout=proof.layout,
                            rows_per_pass=account.shape.rows_per_pass, max_tokens=account.shape.max_tokens)
     started = time.time()
-    groups = None
-    if settings.row_order != "shuffled" and len(train_tokens) == len(training.examples):
-        groups = groups_of([each.source for each in training.examples])
+    groups = groups_to_keep(settings, training, len(train_tokens))
     loss_of = head.loss_sum
     if settings.distill_from:
-        loss_of, train_tokens = with_teacher(settings, task, head_name, loaded, layout, train_tokens,
+        loss_of, train_tokens = with_teacher(settings, task, head_name, loaded, proof.layout, train_tokens,
                                              training.examples, log)
     with account:
         state = fit(model, train_tokens, validation_tokens, settings, make_batches, folder, fingerprint, account,
@@ -149,7 +134,56 @@ def tune_folder(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequen
         "labels": list(options.labels), "prompt_language": options.prompt_language,
         "max_length": max_length, "max_new_tokens": settings.max_new_tokens or task.MAX_NEW_TOKENS,
         "no_repeat_ngram_size": settings.no_repeat_ngram_size, "answers_from": made_of,
-        "layout": layout, "engine": asdict(proof.engine),
+        "layout": proof.layout, "engine": asdict(proof.engine),
+        **facts_of_training(settings, model, state, started), "fingerprint": fingerprint,
+    }
+    if is_lead():
+        save_facts(folder, facts)
+    log({"event": "saved", "path": str(folder.model), "validation_loss": state.best_loss})
+    return facts
+
+
+def load_to_tune(
+    settings: TuneSettings, head_name: str, labels: Sequence[str], checkpointing: bool
+) -> tuple[LoadedModel, Any]:
+    """The base model, and the model that is trained: with adapters, checkpointing or in parts where that is set."""
+    import torch
+
+    from treetune.models.load import load_model
+    from treetune.train.distributed import in_turn, shard_model
+
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    with in_turn(bool(settings.fsdp)):
+        loaded = load_model(settings.model, revision=settings.revision, random_init=settings.random_init,
+                            seed=settings.seed, head=head_name, labels=labels, load_in=settings.load_in,
+                            move=not settings.fsdp or count_processes() == 1)
+        model = adapt(loaded.model, settings, load_head(head_name).PEFT_TASK, loaded.fresh)
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        if settings.fsdp:
+            shard_model(model)
+    return loaded, model
+
+
+def groups_to_keep(settings: TuneSettings, training: Gathered, num_rows: int) -> IntArray | None:
+    """(rows,) which source each row has, so that a step takes them together; None where rows are shuffled.
+
+    Args:
+        num_rows: tokenized ones; where a head makes several of a row, they are shuffled.
+    """
+    from treetune.train.order import groups_of
+
+    if settings.row_order == "shuffled" or num_rows != len(training.examples):
+        return None
+    return groups_of([each.source for each in training.examples])
+
+
+def facts_of_training(settings: TuneSettings, model: Any, state: TrainState, started: float) -> dict[str, Any]:
+    """What was trained, from what, for how long. ``started``: by `time.time`."""
+    import torch
+
+    return {
         "base_model": settings.model, "random_init": settings.random_init, "load_in": settings.load_in,
         "distilled_from": settings.distill_from or "",
         "parameters": sum(weight.numel() for weight in model.parameters()),
@@ -158,12 +192,8 @@ def tune_folder(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequen
         "validation_loss": state.best_loss, "seconds": round(state.seconds, 3), "row_tokens": state.tokens,
         "computed_tokens": state.computed_tokens,
         "created": time.strftime("%Y-%m-%d", time.localtime(started)), "machine": platform.machine(),
-        "threads": torch.get_num_threads(), "fingerprint": fingerprint,
+        "threads": torch.get_num_threads(),
     }
-    if is_lead():
-        save_facts(folder, facts)
-    log({"event": "saved", "path": str(folder.model), "validation_loss": state.best_loss})
-    return facts
 
 
 def fingerprint_of(settings: TuneSettings, training: Gathered, validation: Gathered) -> dict[str, Any]:
