@@ -9,11 +9,12 @@ from typing import Any
 import yaml
 
 from treetune.core.language import say
+from treetune.report.amounts import seconds_text
 from treetune.report.blocks import Cell
 from treetune.report.explanation import method_name
 from treetune.report.quality import metric_names, scores_table
 from treetune.report.sections import limit_sentences
-from treetune.report.wording import clean, count, duration, family_name, finite, percent, task_name, with_interval
+from treetune.report.wording import clean, count, family_name, finite, percent, task_name, with_interval
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", re.ASCII)
 HUB_TASKS = {
@@ -92,7 +93,7 @@ def _about(record: Record) -> list[str]:
              (say("parameters"), count(record.get("parameters")))]
     seconds, tokens, in_rows = (finite(record.get(key)) for key in ("seconds", "tokens", "row_tokens"))
     if seconds is not None:
-        facts.append((say("training time"), duration(seconds)))
+        facts.append((say("training time"), seconds_text(seconds)))
     if tokens is not None and in_rows:
         facts.append((say("tokens saved by sharing prefixes"), percent(in_rows - tokens, in_rows)))
     for name, split in ((record.get("data") or {}).get("splits") or {}).items():

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from treetune.core.language import say
+from treetune.report.amounts import seconds_text
 from treetune.report.blocks import Block, Bullets, Chart, Code, Paragraph, Section, Table, absent
 from treetune.report.charts import BLUE, GREEN, VERMILLION, Point, Series, line_chart
 from treetune.report.wording import (
     clean,
     count,
-    duration,
     family_name,
     finite,
     number,
@@ -212,7 +212,7 @@ def compute(record: Record) -> Section:
     in_rows = finite(record.get("row_tokens"))
     facts = []
     if seconds is not None:
-        facts.append((say("training time"), duration(seconds)))
+        facts.append((say("training time"), seconds_text(seconds)))
     if tokens is not None:
         facts.append((say("tokens computed"), count(tokens)))
     if in_rows is not None:

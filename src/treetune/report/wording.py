@@ -71,18 +71,6 @@ def p_text(value: Any) -> str:
     return "< 0.001" if found < 0.001 else f"{found:.3f}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as hours, minutes and seconds."""
-    whole = round(seconds)
-    if whole < 60:
-        return say("{seconds} s", seconds=f"{seconds:.1f}")
-    minutes, rest = divmod(whole, 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return say("{hours} h {minutes} min", hours=hours, minutes=minutes)
-    return say("{minutes} min {seconds} s", minutes=minutes, seconds=rest)
-
-
 def task_name(task: str) -> str:
     """A task in the reader's language."""
     names = {

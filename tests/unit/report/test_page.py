@@ -96,7 +96,7 @@ def test_nothing_is_loaded_from_outside(record: dict[str, Any]) -> None:
 def test_the_numbers_of_the_record_stand_on_the_page(record: dict[str, Any]) -> None:
     text = page_of(record).text
     for expected in ["0.840 [0.790, 0.880]", "tuned model", "most frequent label", "< 0.001", "+0.430", "2025-01-31",
-                     "2 (E1103: 2)", "500 (55.6 %)", "1,800,000 (60.0 %)", "12 min 34 s", "4,300,000",
+                     "2 (E1103: 2)", "500 (55.6 %)", "1,800,000 (60.0 %)", "12.6 min", "4,300,000",
                      "treetune tune runs/a/config.yaml", "Only 120 rows", "31 tokens cut off",
                      "3 rows stand in two splits", "1.600 [1.400, 1.800]"]:
         assert expected in text, expected
