@@ -66,8 +66,3 @@ def refuse_device(bits: str, device: torch.device) -> None:
             "E3017", "{bits} bases do not work on this device", bits=bits, where="--load-in", found=str(error)[:200],
             allowed="an NVIDIA GPU, or a processor with bitsandbytes 0.49 or newer", do="leave out --load-in",
         ) from error
-
-
-def is_quantized(model: Any) -> bool:
-    """Whether a loaded model is held in 8 or 4 bits."""
-    return getattr(model, "quantization_method", None) is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -72,14 +71,6 @@ class Workload:
     def as_dict(self) -> dict[str, Any]:
         """For records, with what sharing saves."""
         return {**asdict(self), "shared": self.shared}
-
-
-def workload_from(found: Mapping[str, Any]) -> Workload:
-    """The opposite of `Workload.as_dict`."""
-    values = {key: value for key, value in found.items() if key != "shared"}
-    values["largest"] = Pass(**values["largest"])
-    values["proof"] = Pass(**values["proof"]) if values.get("proof") else None
-    return Workload(**values)
 
 
 def by_hand(

@@ -16,7 +16,7 @@ from treetune.explain.written import Written, label_subject, text_subject
 from treetune.models import seq2seq
 from treetune.models.load import LoadedModel
 
-KINDS = ("t5", "bart", "marian")
+KINDS = pytest.mark.parametrize("kind", ["t5", "bart", "marian"])
 Load = Callable[[str], LoadedModel]
 
 
@@ -24,7 +24,7 @@ def subject_of(loaded: LoadedModel, sentence: Example, token: int | None = None)
     return text_subject(loaded, sentence, "Ein Film", max_length=128, layout="padded", token=token)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@KINDS
 def test_gradients_and_shortened_inputs_speak_of_one_number(
     encoder_decoder: Load, sentence: Example, kind: str
 ) -> None:
@@ -37,7 +37,7 @@ def test_gradients_and_shortened_inputs_speak_of_one_number(
     assert found["occlusion"].values.any()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@KINDS
 def test_the_score_is_what_the_model_computes_for_the_row_itself(
     encoder_decoder: Load, sentence: Example, kind: str
 ) -> None:
@@ -72,7 +72,7 @@ def test_one_token_of_the_answer_and_a_label(
     assert reliance(label).with_source != reliance(label).without
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@KINDS
 def test_the_answer_looks_at_the_source_by_cross_attention(
     encoder_decoder: Load, sentence: Example, kind: str
 ) -> None:

@@ -1,6 +1,7 @@
 """Energy, carbon, money, time, budgets, and what first steps and past runs teach."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -20,12 +21,18 @@ from treetune.plan.memory import MemorySettings, memory_of
 from treetune.plan.presets import PRESETS
 from treetune.plan.probe import Seen, Step, measured_duration, seconds_a_token
 from treetune.plan.quantity import Range, exactly
-from treetune.plan.workload import Pass, Workload, by_hand, workload_from
+from treetune.plan.workload import Pass, Workload, by_hand
 
 GPT2 = read({"model_type": "gpt2", "n_embd": 256, "n_layer": 4, "n_head": 4})
 WORK = by_hand(1000, 128, 8, epochs=2, rows_per_step=16, rows_per_pass=16, max_tokens=10**9)
 CPU = processor(2e10, 8e9, 1e10, 2)
 RATES = Rates("de", grid_of("de")[1])
+
+
+def workload_from(found: dict[str, Any]) -> Workload:
+    """The opposite of `Workload.as_dict`."""
+    passes = {name: Pass(**found[name]) if found[name] else None for name in ("largest", "proof")}
+    return Workload(**{name: value for name, value in found.items() if name != "shared"} | passes)
 
 
 def test_work_by_hand_adds_up_and_survives_json() -> None:
