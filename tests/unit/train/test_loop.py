@@ -265,5 +265,12 @@ def test_max_steps_bounds_the_run_and_gradient_accumulation_counts_rows(make_mod
     assert [event["epoch"] for event in events if event["event"] == "step"] == [0.5, 1.0]
 
 
-def test_asking_malloc_to_keep_memory_never_fails() -> None:
+def test_asking_malloc_to_keep_memory_never_fails_and_leaves_the_number_of_kept_kernels_to_the_user(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "7")
     assert keep_freed_memory() in (True, False)
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "7"
+    monkeypatch.delenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY")
+    keep_freed_memory()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "64"
