@@ -76,6 +76,23 @@ def test_what_was_proved_arrives_with_its_card_and_no_folder_or_row_of_this_mach
         assert f"{len(content):,}  {way}" in said.err
 
 
+@pytest.mark.parametrize(("form", "library", "weights"), [
+    ("gguf", "gguf", "model.gguf"), ("ctranslate2", "ctranslate2", "model.bin")])
+def test_every_form_goes_whole(
+    form: str, library: str, weights: str, stand_in_hub: Any, tuned: Path, tmp_path: Path, cli: Cli
+) -> None:
+    pytest.importorskip(library)
+    said = cli("export", tuned, "--to", form, "--max-length", 64, "--output", tmp_path / "out", "--push", NAME, "--yes")
+    assert said.code == 0, said.err
+    there = held(stand_in_hub)
+    assert set(there) == {str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*")
+                          if path.is_file()} | {"README.md"}
+    assert there[weights] == (tmp_path / "out" / weights).read_bytes()
+    card = there["README.md"].decode()
+    assert f"library_name: {library}" in card
+    assert "not verified: " in card.replace("\\", "")
+
+
 def test_a_dry_run_lists_and_asks_nobody(
     stand_in_hub: Any, words: list[object], cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

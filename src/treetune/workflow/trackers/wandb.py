@@ -14,7 +14,7 @@ PROJECT = "treetune"  # unless WANDB_PROJECT says otherwise
 # what it would collect by itself: printed text, source, git, the command line, packages, the machine
 SILENT = {"console": "off", "silent": True, "disable_code": True, "save_code": False, "disable_git": True,
           "disable_job_creation": True, "x_disable_meta": True, "x_disable_stats": True,
-          "x_disable_machine_info": True, "x_save_requirements": False}
+          "x_disable_machine_info": True, "x_save_requirements": False, "host": "-"}
 
 
 class WeightsAndBiases:
