@@ -1,6 +1,7 @@
 """A run as transformers' pipelines know models: treetune's own answers, with their decisions."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -150,3 +151,12 @@ def test_what_would_change_answers_is_refused_with_a_code(runs: Callable[[str], 
         labels.pipeline()({"text": "a", "text_pair": "b"})
     with pytest.raises(DataError, match=r"E1202[\s\S]*line 3"):
         labels.pipeline(batch_size=2)(["a", "b", "", "c"])
+
+
+def test_the_programs_of_the_page_run(runs: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "pipelines.md").read_text("utf-8")
+    programs = re.findall(r"^```python\n(.*?)^```$", page, flags=re.DOTALL | re.MULTILINE)
+    assert len(programs) == 2
+    for program in programs:
+        exec(compile(program.replace("runs/a", str(runs("sentiment"))), "pipelines.md", "exec"), {})
+    assert "ungated" in capsys.readouterr().out
