@@ -32,9 +32,12 @@ def write_chunks(path: Path, chunks: Iterable[Any]) -> dict[str, Any]:
     Args:
         chunks: bytes, or whatever else shows its memory as bytes.
     """
+    path = Path(os.path.realpath(path)) if os.path.islink(path) else path  # the file changes, and the link stays
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     digest, size = hashlib.sha256(), 0
     try:
+        if os.path.exists(path) and not os.path.isfile(path):  # a device or a pipe would be put out of the way
+            raise OSError(errno.EINVAL, "there is something else than a file", str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as handle:
             for chunk in chunks:

@@ -135,3 +135,20 @@ def test_a_model_folder_is_told_by_its_weights_and_settings_alone(tmp_path: Path
         assert model_digest(tmp_path) != first
     (tmp_path / "model.safetensors").write_bytes(bytearray(3_000_001))
     assert model_digest(tmp_path) != first
+
+
+def test_a_link_leads_to_the_file_that_changes_and_a_pipe_is_left_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "far" / "file")
+    write_text(link, "text")
+    assert link.is_symlink()
+    assert (tmp_path / "far" / "file").read_text("utf-8") == "text"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "stdout").symlink_to(pipe)
+    for place in (pipe, tmp_path / "stdout"):
+        with pytest.raises(RunError, match="E5003"):
+            write_text(place, "text")
+    assert pipe.is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["far", "link", "pipe", "stdout"]
