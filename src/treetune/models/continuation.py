@@ -116,6 +116,8 @@ class Continuation(DynamicCache):  # type: ignore[misc]
         self._layer = layer_idx
         start = 0
         for group in self.groups:
+            if not len(group.writing):  # all its rows have ended
+                continue
             stop = start + len(group.writing)
             new = slice(group.filled - (stop - start), group.filled)
             group.keys[layer_idx][:, new] = key_states[0, :, start:stop]
@@ -126,23 +128,24 @@ class Continuation(DynamicCache):  # type: ignore[misc]
     def attend(self, query: torch.Tensor, window: int | None, scale: float | None) -> torch.Tensor:
         """(1, heads, A, D) -> the same, for the layer whose keys came last."""
         heads, width = query.shape[1], query.shape[3]
+        times = heads // self.groups[0].keys[self._layer].shape[0]  # heads of queries on one of keys
         parts, start = [], 0
-        for group, mask in zip(self.groups, self._masks_of(window, query), strict=True):
+        for group, mask in zip(self.groups, self._masks_of(window, query, times), strict=True):
             count = len(group.writing)
             if not count:
                 continue
             keys, values = (kept[self._layer][None, :, : group.filled] for kept in (group.keys, group.values))
             asked = query[:, :, start : start + count].reshape(1, keys.shape[1], -1, width)
-            seen = functional.scaled_dot_product_attention(
-                asked, keys, values, attn_mask=mask.repeat(heads // keys.shape[1], 1)[None, None], scale=scale)
+            seen = functional.scaled_dot_product_attention(asked, keys, values, attn_mask=mask, scale=scale)
             parts.append(seen.reshape(1, heads, count, width))
             start += count
         return torch.cat(parts, dim=2)
 
-    def _masks_of(self, window: int | None, like: torch.Tensor) -> list[torch.Tensor]:
-        key = (window, like.dtype)
+    def _masks_of(self, window: int | None, like: torch.Tensor, times: int) -> list[torch.Tensor]:
+        """(1, 1, times x rows that write, filled) of each group, made once a pass and not once a layer."""
+        key = (window, like.dtype, times)
         if key not in self._masks:
-            self._masks[key] = [group.mask(window, like) for group in self.groups]
+            self._masks[key] = [group.mask(window, like).repeat(times, 1)[None, None] for group in self.groups]
         return self._masks[key]
 
 
