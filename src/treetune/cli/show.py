@@ -29,10 +29,7 @@ class Watcher:
         line = self.line_of(event)
         if self.quiet or not line:
             return
-        if self.terminal and event["event"] == "step" and event["step"] < event["of"]:
-            print("\r\x1b[K" + line, end="", file=sys.stderr, flush=True)
-        else:
-            print(("\r\x1b[K" if self.terminal else "") + line, file=sys.stderr, flush=True)
+        show_line(line, self.terminal, event["event"] == "step" and event["step"] < event["of"])
 
     def line_of(self, event: dict[str, Any]) -> str:
         """The event in one line, ``""`` for those not worth one."""
@@ -90,6 +87,12 @@ def evidence_line(event: Mapping[str, Any]) -> str:
                    "score uses it, so every later answer takes it, too", **said)
     return say("{name}: {seconds:.1f} s for {rows} rows, {times:.2g} times what their answers took; the gate's score "
                "does without it", **said)
+
+
+def show_line(line: str, terminal: bool, passing: bool) -> None:
+    """On standard error; on a terminal in the place of the line before, if that was ``passing``."""
+    end = "" if terminal and passing else "\n"
+    print(("\r\x1b[K" if terminal else "") + line, end=end, file=sys.stderr, flush=True)
 
 
 def warning_line(event: dict[str, Any]) -> str:

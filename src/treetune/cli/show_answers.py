@@ -5,13 +5,12 @@ Answers themselves may go to standard output, so everything else goes to standar
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from treetune.cli.show import clock
+from treetune.cli.show import clock, show_line
 from treetune.core.language import say
 from treetune.core.records import Prediction
 
@@ -32,11 +31,9 @@ class AnswersWatcher:
             return
         running = event["event"] == "answered" and event["rows"] < event["of"]
         now = time.monotonic()
-        if self.terminal and running:
-            print("\r\x1b[K" + line, end="", file=sys.stderr, flush=True)
-        elif not running or now - self.last >= PIPE_SECONDS:
+        if self.terminal or not running or now - self.last >= PIPE_SECONDS:
             self.last = now
-            print(("\r\x1b[K" if self.terminal else "") + line, file=sys.stderr, flush=True)
+            show_line(line, self.terminal, running)
 
 
 def line_of(event: Mapping[str, Any]) -> str:
@@ -61,10 +58,9 @@ def line_of(event: Mapping[str, Any]) -> str:
 
 def print_answers(predictions: Sequence[Prediction]) -> None:
     """To standard output, as they would stand in a file."""
-    from treetune.workflow.answer_lines import as_dict
+    from treetune.workflow.answer_lines import to_lines
 
-    for each in predictions:
-        print(json.dumps(as_dict(each), ensure_ascii=False))
+    sys.stdout.write(to_lines(predictions))
     sys.stdout.flush()
 
 

@@ -6,8 +6,9 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from treetune.core.errors import DataError
@@ -75,17 +76,12 @@ def read_rows(
             E1119 nothing in the folder for the split, E1122 hub.
         UsageError: E1115 one column under two names, E1121 the datasets library is missing.
     """
-    name = str(path)
+    readers, paths = readers_of(path, split)
     rows: list[Row] = []
     refused: list[Refusal] = []
     renamed: dict[str, str] = {}
-    if name.startswith(PREFIX):
-        files, sources = [name], [parse_hub(name, split)]
-    else:
-        paths = files_of(Path(path), split)
-        files, sources = [str(file) for file in paths], [parse(file, str(file)) for file in paths]
-    for file, source in zip(files, sources, strict=True):
-        records, faults = _gather(source, file)
+    for file, read in readers:
+        records, faults = _gather(read(), file)
         refused += faults
         if records:
             present = list(dict.fromkeys(key for _, record in records for key in record))
@@ -94,8 +90,18 @@ def read_rows(
             )
             renamed |= changed
             rows += _as_rows(records, changed, file, split, start=len(rows))
-    digest = _hub_digest(rows) if name.startswith(PREFIX) else digest_of(paths)
-    return ReadResult(tuple(rows), tuple(refused), renamed, len(rows) + len(refused), digest, tuple(files))
+    digest = digest_of(paths) if paths else _hub_digest(rows)
+    return ReadResult(tuple(rows), tuple(refused), renamed, len(rows) + len(refused), digest,
+                      tuple(file for file, _ in readers))
+
+
+def readers_of(path: str | Path, split: str) -> tuple[list[tuple[str, Callable[[], Iterator[Item]]]], list[Path]]:
+    """Of each file its name and what reads it from its start; and the files, none of a hub data set."""
+    name = str(path)
+    if name.startswith(PREFIX):
+        return [(name, partial(parse_hub, name, split))], []
+    paths = files_of(Path(path), split)
+    return [(str(file), partial(parse, file, str(file))) for file in paths], paths
 
 
 def _gather(source: Iterable[Item], file: str) -> tuple[list[tuple[int, Record]], list[Refusal]]:

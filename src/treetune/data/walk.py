@@ -16,9 +16,8 @@ from pathlib import Path
 from treetune.core.errors import DataError
 from treetune.core.records import Row
 from treetune.data.columns import rename, resolve_columns
-from treetune.data.formats import Item, parse
-from treetune.data.hub import PREFIX, parse_hub
-from treetune.data.read import digest_of, files_of, no_rows
+from treetune.data.formats import Item
+from treetune.data.read import digest_of, no_rows, readers_of
 from treetune.data.refusals import Refusal
 from treetune.data.shapes import normalise
 
@@ -60,17 +59,9 @@ def open_source(
     required: Collection[str] = (),
 ) -> Source:
     """Read everything once for the names of its columns and its digest; arguments and errors as `read_rows`."""
-    name = str(path)
-    readers: list[tuple[str, Callable[[], Iterator[Item]]]] = []
-    digest = ""
-    stamps: tuple[object, ...] = ()
-    if name.startswith(PREFIX):
-        readers.append((name, lambda: parse_hub(name, split)))
-    else:
-        paths = files_of(Path(path), split)
-        stamps = stamps_of(paths)
-        readers += [(str(file), _reader(file)) for file in paths]
-        digest = digest_of(paths)
+    readers, paths = readers_of(path, split)
+    stamps = stamps_of(paths)
+    digest = digest_of(paths) if paths else ""
     parts = []
     running = hashlib.sha256()
     for file, read in readers:
@@ -117,10 +108,6 @@ def refuse_changed(source: Source) -> None:
     if changed:
         raise DataError("E1124", "the file was written to while its rows were read", where=", ".join(changed),
                         do="wait until it is whole, or give a copy of it, and give the same command again")
-
-
-def _reader(file: Path) -> Callable[[], Iterator[Item]]:
-    return lambda: parse(file, str(file))
 
 
 def walk(source: Source) -> Iterator[Row | Refusal]:

@@ -22,6 +22,7 @@ from treetune.core.errors import RunError
 from treetune.core.files import disk_error, sync_folder, value_digest, write_json
 from treetune.core.language import say
 from treetune.core.lock import acquire
+from treetune.workflow import scope
 
 FORMAT = 1
 START = "0" * 64
@@ -248,14 +249,13 @@ def refuse_second(output: Path) -> None:
 
 
 def name_of(part: str) -> str:
-    """A part of the binding as a person calls it."""
-    return {
+    """A part of the binding as a person calls it; of the run and its engine, as where a gate is bound to it."""
+    own = {
         "data": say("the rows"), "columns": say("the names of columns"), "task": say("the task"),
-        "weights": say("the model's weights"), "tokenizer": say("the tokenizer"), "settings": say("the settings"),
-        "prompt": say("the prompt"), "engine": say("the engine"), "gate": say("the gate"),
-        "decoding": say("how answers are written"), "rows_per_block": "--block-rows",
+        "gate": say("the gate"), "decoding": say("how answers are written"), "rows_per_block": "--block-rows",
         "recording": "--record, --log-text", "software": say("the versions of packages"),
-    }.get(part, part)
+    }
+    return own.get(part) or scope.name_of(part)
 
 
 def _short(value: Any) -> str:

@@ -48,7 +48,7 @@ def name_of(part: str) -> str:
     return {"weights": say("the model's weights"), "tokenizer": say("the tokenizer"),
             "settings": say("the settings"), "prompt": say("the prompt"), "engine": say("the engine"),
             "agreement": say("how answers are drawn"), "near_training": say("the file of distances"),
-            "entailment": say("the entailment model"), "quality": say("the quality model")}[part]
+            "entailment": say("the entailment model"), "quality": say("the quality model")}.get(part, part)
 
 
 def weights_digest(model: Any) -> str:
