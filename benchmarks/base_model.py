@@ -316,10 +316,12 @@ def summary(name: str, texts: Sequence[str], spans: Sequence[Span], in_words: Se
 
 
 def compute(record: dict[str, Any] | None, config: Any) -> dict[str, Any] | None:
-    """FLOPs and energy of the run; attention is counted as if every layer were dense and every row full."""
+    """FLOPs and energy of the run and of the stages before it; attention is counted as if every layer were dense and every row full."""
     if record is None:
         return None
-    size, tokens, hours = record["parameters"], record["tokens_seen"], record["seconds"] / 3600
+    stages = [*record.get("stages_before", []), record]
+    size, tokens = record["parameters"], sum(stage["tokens_seen"] for stage in stages)
+    hours = sum(stage["seconds"] for stage in stages) / 3600
     dense = 6 * size * tokens
     return {"parameters": size, "tokens": tokens, "flops_6nd": dense,
             "flops_with_attention": dense + 12 * config.n_layer * config.n_embd * config.n_positions * tokens,

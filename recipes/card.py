@@ -2,7 +2,7 @@
 
     python recipes/card.py RUN_FOLDER --into src/treetune/models/embedded/gpt3 [--results FILE.json]
 
-RUN_FOLDER is what `treetune pretrain recipes/base.yaml` left: model/, config.yaml, pretraining.json. FILE.json
+RUN_FOLDER is what `treetune pretrain recipes/base_more.yaml` left: model/, config.yaml, pretraining.json. FILE.json
 (default: benchmarks/results/base_model.json) is what `python benchmarks/base_model.py RUN_FOLDER` measured of the same
 weights (the digests are compared). Every number of
 the card comes from these files; only the licences and the words stand here.
@@ -53,7 +53,8 @@ pipeline_tag: text-generation
 
 A small decoder of the GPT-3 architecture (Brown et al. 2020): pre-norm, learned positions, GELU, alternating dense and
 locally banded attention. OpenAI never published GPT-3's weights; these are treetune's own, trained by
-`treetune pretrain recipes/base.yaml` on the CPU. `recipes/card.py` wrote this card from the records of that run and of
+`treetune pretrain` with `recipes/base.yaml` and then, on the same split and going on from its weights, with
+`recipes/base_more.yaml`, on the CPU. `recipes/card.py` wrote this card from the records of these runs and of
 `benchmarks/base_model.py`.
 """
 DATA = """\
@@ -93,19 +94,20 @@ def facts(record: dict[str, Any], settings: dict[str, Any], config: dict[str, An
     """The table of size, compute and settings."""
     spent = result["compute"]
     cores = "one CPU core" if settings["torch_threads"] == 1 else "two shared CPU cores"
-    passes = "one pass" if settings["num_train_epochs"] == 1 else f"{settings['num_train_epochs']:g} passes"
+    stages = [*record.get("stages_before", []), record]
+    seen = " + ".join(f"{stage['tokens_seen']:,}" for stage in stages)
     low, high = spent["assumed_watts"]
     rows = {
         "parameters": f"{record['parameters']:,} (embeddings counted once)",
         "shape": f"{config['n_layer']} layers, width {config['n_embd']}, {config['n_head']} heads, window "
                  f"{config['n_positions']}, band {config['attention_band']}",
         "vocabulary": f"byte-level BPE, {config['vocab_size']:,} entries; any text can be written",
-        "training tokens": f"{record['tokens_seen']:,} ({passes} over the blocks below)",
+        "training tokens": f"{spent['tokens']:,} ({seen}, a stage each; the blocks below are the last stage's)",
         "compute": f"{spent['flops_6nd']:.2e} FLOPs by 6ND, {spent['flops_with_attention']:.2e} with attention; "
                    f"{spent['hours']:.2f} hours on {cores}",
         "energy": f"not measured; at an assumed {low} to {high} W for two cores of a server {spent['kwh'][0]:.3f} to "
                   f"{spent['kwh'][1]:.3f} kWh",
-        "optimizer": f"{OPTIMIZERS.get(settings['optim'], settings['optim'])}, peak learning rate "
+        "optimizer": f"last stage: {OPTIMIZERS.get(settings['optim'], settings['optim'])}, peak learning rate "
                      f"{settings['learning_rate']:g}, {settings['lr_scheduler_type']} decay, seed {settings['seed']}",
         "weights": "safetensors, bfloat16",
     }
@@ -125,7 +127,7 @@ def sources(record: dict[str, Any], result: dict[str, Any]) -> str:
 
 def against(result: dict[str, Any]) -> str:
     """Bits per byte of all held-out bytes beside other models."""
-    names = {"base": "this base", "before": "the first base that shipped",
+    names = {"base": "this base", "before": "the base that shipped before",
              "ngram": f"an order-{result['ngram_order']} byte n-gram model (modified Kneser-Ney) of the text read",
              "xz_after_text": "xz -9e behind text of the same source", "xz_alone": "xz -9e alone"}
     size = sum(row["bytes"] for row in result["sources"])

@@ -17,7 +17,7 @@ from treetune.core.settings import PretrainSettings, reported_to, to_yaml
 from treetune.models.family import ENCODER, family_of_model
 from treetune.workflow.log import MetricsLog, OnEvent
 from treetune.workflow.pretrain_masked import pretrain_masked
-from treetune.workflow.pretraining_run import fingerprint_of, kept_type, refuse_other_run
+from treetune.workflow.pretraining_run import RECORD, fingerprint_of, kept_type, refuse_other_run, stages_before
 from treetune.workflow.pretraining_text import asked, in_shares, split_source
 from treetune.workflow.reporting import Reporting
 from treetune.workflow.run import save_model
@@ -81,7 +81,8 @@ def pretrain_folder(settings: PretrainSettings, folder: RunFolder, on_event: OnE
                            max_tokens=settings.n_positions)
     validation = [block for each in held_out.values() for block in each[:8]]
     measure = partial(bits_by_source, model, held_out, tokenizer, make_batches)
-    before = {"init_from": settings.init_from, "held_out_bits_per_byte_before": measure()} if start else {}
+    before = {"init_from": settings.init_from, "stages_before": stages_before(start),
+              "held_out_bits_per_byte_before": measure()} if start else {}
     prove(model, training[:4], "padded", settings.n_positions)  # the head in stretches, where that is exact
     state = fit(model, training, validation, settings, make_batches, folder, fingerprint, log)
 
@@ -93,7 +94,7 @@ def pretrain_folder(settings: PretrainSettings, folder: RunFolder, on_event: OnE
     }
     tokenizer.model_max_length = start.window if start else settings.n_positions
     save_model(folder, model.to(kept_type(start)), tokenizer)
-    write_json(folder.root / "pretraining.json", record)
+    write_json(folder.root / RECORD, record)
     return record
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from treetune.models.load import LoadedModel
 
+RECORD = "pretraining.json"
 MAY_DIFFER = {"output_dir", "data_root", "on_bad_loss", "bad_loss_factor", "max_memory_gb", "report_to"}
 
 
@@ -44,3 +45,18 @@ def refuse_other_run(folder: RunFolder, fingerprint: dict[str, Any]) -> None:
         raise RunError("E5010", "the folder holds a run with other settings", where=str(folder.root),
                        do="choose another --output-dir, or give the settings of that run to resume it")
     write_json(mark, fingerprint)
+
+
+def stages_before(start: LoadedModel | None) -> list[dict[str, Any]]:
+    """What the model that is gone on from was pretrained on, oldest first, where its folder or run says so.
+
+    Returns:
+        ``tokens_seen``, ``seconds`` and ``training_tokens_by_source`` of each stage.
+    """
+    places = [Path(start.place), Path(start.place).parent] if start else []
+    for place in places:
+        if (place / RECORD).is_file():
+            known = read_json(place / RECORD)
+            own = {name: known[name] for name in ("tokens_seen", "seconds", "training_tokens_by_source")}
+            return [*known.get("stages_before", []), own]
+    return []

@@ -202,6 +202,8 @@ def test_going_on_keeps_shape_and_tokenizer_and_says_what_was_gained(config: Con
     was = json.loads((tmp_path / "run" / "pretraining.json").read_text("utf-8"))
     record = json.loads((tmp_path / "more" / "pretraining.json").read_text("utf-8"))
     assert record["init_from"] == str(first)
+    own = ("tokens_seen", "seconds", "training_tokens_by_source")
+    assert record["stages_before"] == [{name: was[name] for name in own}]
     before, after = record["held_out_bits_per_byte_before"], record["held_out_bits_per_byte"]
     assert before == pytest.approx(was["held_out_bits_per_byte"], rel=0.02)  # the model was saved rounded
     assert all(after[name] < 0.9 * before[name] for name in before)
