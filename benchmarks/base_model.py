@@ -316,7 +316,7 @@ def summary(name: str, texts: Sequence[str], spans: Sequence[Span], in_words: Se
 
 
 def compute(record: dict[str, Any] | None, config: Any) -> dict[str, Any] | None:
-    """FLOPs and energy of the run and of the stages before it; attention is counted as if every layer were dense and every row full."""
+    """FLOPs and energy of all stages; attention is counted as if every layer were dense and every row full."""
     if record is None:
         return None
     stages = [*record.get("stages_before", []), record]
