@@ -1,6 +1,7 @@
 """The claim: on real answers of tuned models the gate keeps its promise, and what should break it does.
 
     python benchmarks/gate_real.py NAME=RUN[:DATA[:WRONG]] … [--splits 500] [--write]
+    python benchmarks/gate_real.py NAME=RUN --evidence agreement=5 distance=true
 
 Each run's stored predictions (``treetune evaluate`` left them) with the labels of the file are dealt out anew
 ``splits`` times: half of the sources set the gate (two fifths of them tune, three fifths calibrate), the other half
@@ -12,19 +13,26 @@ answers inside calibration as they do later.
 Negative controls, at 10 % error: verdicts permuted against the scores; calibration rows drawn threefold, as
 near-duplicates would be; no test at all (``best look``: the loosest threshold that seems good on the tune rows). The
 first must accept next to nothing, the others must break the bound more often than the gate.
+
+With ``--evidence`` the scores that cost more (`treetune.core.settings.EvidenceSettings`) are made for the stored
+answers and stand among the candidates; the ranking of every single score is shown, too.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import yaml
 
 from gate import halves, stored
 from machine import RESULTS, conditions, facts, keep_results, table
+from treetune.core.settings import EvidenceSettings, read_settings
 from treetune.decide import scores as decide_scores
+from treetune.decide.evidence import EVIDENCE
 from treetune.decide.gate import scores_under, useless_checks
 from treetune.decide.judged import Judged, one_per_group
 from treetune.decide.scores import PLAIN, ScoreChoice, choose_score, features_of
@@ -91,7 +99,7 @@ def resplit(judged: Judged, splits: int) -> list[dict[str, Any]]:
 
 
 def ranking(judged: Judged, resamples: int = 500) -> dict[str, Any]:
-    """AUROC and prediction-rejection ratio of the plain and of the cross-fitted combined score, with 95 % intervals
+    """AUROC and prediction-rejection ratio of the plain, the costly and the cross-fitted scores, with 95 % intervals
     over sources.
     """
     used = one_per_group(judged)
@@ -100,8 +108,9 @@ def ranking(judged: Judged, resamples: int = 500) -> dict[str, Any]:
     names = decide_scores.feature_table(used.predictions)
     values = {PLAIN: names[PLAIN]}
     if len(names) > 1 and 10 <= used.wrong.sum() <= len(used) - 10:
-        values["combined"] = decide_scores.cross_fitted(decide_scores.columns(names, tuple(names)), used.wrong,
-                                                        used.groups)
+        values |= {name: own for name, own in names.items() if name in EVIDENCE}
+        values |= {name: decide_scores.cross_fitted(decide_scores.columns(names, own), used.wrong, used.groups)
+                   for name, own in decide_scores.combinations(names).items()}
     random, result = np.random.default_rng(0), {}
     draws = [random.integers(0, len(used), size=len(used)) for _ in range(resamples)]
     for name, own in values.items():
@@ -112,12 +121,29 @@ def ranking(judged: Judged, resamples: int = 500) -> dict[str, Any]:
     return result
 
 
-def named(words: list[str]) -> Iterator[tuple[str, Judged, str]]:
+def with_evidence(judged: Judged, run: str, data: str, wanted: EvidenceSettings) -> Judged:
+    """The stored answers with the costly scores that are asked for."""
+    from treetune.core.files import RunFolder, read_json
+    from treetune.workflow.evidence import asked_for
+    from treetune.workflow.gather import read_for, to_examples
+    from treetune.workflow.run import open_run
+
+    opened = open_run(run)
+    rows = read_for(opened.task, data or read_json(RunFolder(opened.folder.root).evaluation)["data"], "test", {})
+    examples = to_examples(opened.task, rows, opened.options, None, 1.0).examples
+    evidence = asked_for(opened, wanted, "transformers")
+    found = evidence.add(judged.predictions, examples)
+    print({name: f"{seconds:.1f} s" for name, seconds in evidence.seconds.items()}, flush=True)
+    return replace(judged, predictions=tuple(found))
+
+
+def named(words: list[str], wanted: EvidenceSettings) -> Iterator[tuple[str, Judged, str]]:
     """Name, rows, definition of wrong, from ``NAME=RUN[:DATA[:WRONG]]``."""
     for word in words:
         name, _, rest = word.partition("=")
         run, data, wrong = [*rest.split(":", 2), "", ""][:3]
-        yield name, stored(run, data, wrong), wrong
+        judged = stored(run, data, wrong)
+        yield name, with_evidence(judged, run, data, wanted) if wanted != EvidenceSettings() else judged, wrong
 
 
 def shown(values: list[float]) -> str:
@@ -142,9 +168,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--splits", type=int, default=500)
+    parser.add_argument("--evidence", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
-    for name, judged, wrong in named(given.runs):
+    wanted = read_settings(EvidenceSettings, None, {name: yaml.safe_load(value) for name, _, value in (
+        word.partition("=") for word in given.evidence)})
+    for name, judged, wrong in named(given.runs, wanted):
         own = {"count": len(judged), "error": float(judged.wrong.mean()), "wrong": wrong,
                "rows": resplit(judged, given.splits), "ranking": ranking(judged)}
         print(name, f"{own['count']} rows, {own['error']:.1%} wrong", own["ranking"], flush=True)

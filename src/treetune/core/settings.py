@@ -188,6 +188,13 @@ class EvidenceSettings(BaseModel):
                            "given, where answers are written; costs as many answers a row; 0: do not")
     agreement_temperature: float = Field(1.0, gt=0, description="temperature they are drawn at")
     agreement_seed: int = Field(0, ge=0, description="seed they are drawn by")
+    distance: bool = Field(False, description="try how near a row is to the training rows in the model's states")
+    background: str = Field("", description="rows of other kinds, to compare that distance with; [default: of labels "
+                            "the training rows, else the packaged rows of every task]")
+    entailment_model: str = Field("", description="folder of an encoder that says whether a source bears a sentence "
+                                  "of its summary out; its number is tried, and noted beside every answer")
+    quality_model: str = Field("", description="folder of an encoder with one output that judges source and answer; "
+                               "its number is tried, and noted beside every answer")
 
 
 Settings = TypeVar("Settings", bound=BaseModel)

@@ -8,63 +8,30 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from treetune.core.errors import RunError, UsageError
-from treetune.core.files import value_digest
-from treetune.core.records import Example, OutputKind, Prediction
+from treetune.core.records import Example, Prediction
 from treetune.core.settings import EvidenceSettings
-from treetune.decide.agreement import MEASURES, agreement
-from treetune.decide.evidence import AGREEMENT, BY_MODELS, EVIDENCE
+from treetune.decide.evidence import AGREEMENT, BY_MODELS, EVIDENCE, NEAR_TRAINING
 from treetune.decide.gate import Gate
 from treetune.decide.scores import fault_of
-from treetune.models.family import kind_of
+from treetune.workflow.evidence_sources import (
+    SOURCES,
+    Source,
+    drawn_answers,
+    entailment_source,
+    quality_source,
+    training_distances,
+)
 from treetune.workflow.gate_file import read_gate
-from treetune.workflow.run import Run, decoding_of
+from treetune.workflow.run import Run
 from treetune.workflow.scope import ENGINE, parts_changed, scope_of
 
 if TYPE_CHECKING:
     from treetune.predict.engines.contract import Engine
 
-OWN_MODEL = (AGREEMENT,)  # what the run's own model has to give
-
-
-class Source(Protocol):
-    """One kind of evidence.
-
-    Attributes:
-        name: of its score. record: what stands in the gate, enough to make it again. identity: digest of what its
-            numbers depend on, beside the run itself.
-    """
-
-    name: str
-    record: dict[str, Any]
-    identity: str
-
-    def values(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[dict[str, float]]:
-        """Scores by name of each answer."""
-        ...
-
-
-class Agreement:
-    """Answers drawn from the run's own model."""
-
-    name = AGREEMENT
-
-    def __init__(self, run: Run, record: Mapping[str, Any]) -> None:
-        self.run = run
-        self.record = {key: record[key] for key in ("samples", "temperature", "seed", "measure")}
-        self.identity = value_digest(self.record)
-
-    def values(self, predictions: Sequence[Prediction], examples: Sequence[Example]) -> list[dict[str, float]]:
-        from treetune.predict.sample import Sampling, sampled_answers
-
-        own = self.record
-        drawn = sampled_answers(self.run.loaded, self.run.task, examples, decoding_of(self.run),
-                                Sampling(own["samples"], own["temperature"], own["seed"]))
-        found = agreement(own["measure"], [each.answer for each in predictions], drawn,
-                          [each.language for each in examples])
-        return [{AGREEMENT: value} for value in found]
+OWN_MODEL = (AGREEMENT, NEAR_TRAINING)  # what the run's own model has to give
 
 
 @dataclass(slots=True)
@@ -111,33 +78,22 @@ def asked_for(run: Run, settings: EvidenceSettings, engine: str) -> Evidence:
         engine: identity of what answers.
 
     Raises:
-        UsageError: E2511 agreement of answers that are not written, E2512 the run's own model does not answer.
+        UsageError: E2512 the run's own model does not answer; others as each source.
     """
+    if engine != ENGINE and (settings.agreement or settings.distance):
+        raise UsageError("E2512", "this evidence comes from the run's own model, and another engine answers",
+                         where="--engine", found=engine, allowed=ENGINE,
+                         do="leave --engine out, or --agreement and --distance")
     sources: list[Source] = []
     if settings.agreement:
-        refuse_agreement(run)
-        sources.append(Agreement(run, {
-            "samples": settings.agreement, "temperature": settings.agreement_temperature,
-            "seed": settings.agreement_seed, "measure": MEASURES[run.task.NAME]}))
-    own = [each.name for each in sources if each.name in OWN_MODEL]
-    if own and engine != ENGINE:
-        raise UsageError("E2512", "this evidence comes from the run's own model, and another engine answers",
-                         where="--engine", found=f"{engine}, {', '.join(own)}", allowed=ENGINE,
-                         do="leave --engine out, or do without this evidence")
+        sources.append(drawn_answers(run, settings))
+    if settings.entailment_model:
+        sources.append(entailment_source(run, settings.entailment_model))
+    if settings.quality_model:
+        sources.append(quality_source(run, settings.quality_model))
+    if settings.distance:
+        sources.append(training_distances(run, settings.background))
     return Evidence(tuple(sources))
-
-
-def refuse_agreement(run: Run) -> None:
-    """Labels and spans have probabilities over all that can be answered: drawing from these says nothing new.
-
-    Raises:
-        UsageError: E2511.
-    """
-    kind = kind_of(run.loaded.head, run.task)
-    if kind is not OutputKind.TEXT:
-        raise UsageError("E2511", "answers of this run are not written token by token, so none can be drawn",
-                         where="--agreement", found=f"{run.task.NAME}, {kind}",
-                         allowed=", ".join(MEASURES), do="leave --agreement out: the probabilities say as much")
 
 
 def needed_names(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -149,19 +105,14 @@ def needed_by(run: Run, record: Mapping[str, Any]) -> Evidence:
     """The same sources again, for later answers.
 
     Raises:
-        RunError: E5508 the gate needs the run's own model, which is not in memory.
+        RunError: E5508 the gate needs the run's own model, which is not in memory; E5509, E5510 a file is gone.
     """
     names = needed_names(record)
     if run.loaded is None and set(names) & set(OWN_MODEL):
         raise RunError("E5508", "the gate's score needs what only the run's own model can say",
                        where=run.folder.root.name, found=", ".join(names),
                        do="answer with the run's own model: leave --engine out")
-    return Evidence(tuple(source_of(run, name, record["evidence"][name]) for name in names))
-
-
-def source_of(run: Run, name: str, record: Mapping[str, Any]) -> Source:
-    """A source as a gate's record has it."""
-    return Agreement(run, record)
+    return Evidence(tuple(SOURCES[name](run, record["evidence"][name]) for name in names))
 
 
 def scope_now(run: Run, engine: str = ENGINE) -> tuple[dict[str, str], Evidence]:
