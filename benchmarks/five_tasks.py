@@ -2,7 +2,7 @@
 shape from random weights; honest baselines stand beside them. The English sentiment rows are tuned on MiniLM as well, a
 real pretrained encoder of 22 million parameters (the `minilm` extra), against its own shape from random weights.
 
-    python benchmarks/five_tasks.py [--only NAME] [--results FILE]
+    python benchmarks/five_tasks.py [--only NAME] [--starts tuned] [--results FILE]
     python benchmarks/five_tasks.py --search NAME [--runs FOLDER]
 
 Full validation splits, seed 0. The validation split measures and chooses nothing: the best checkpoint is chosen on a
@@ -18,6 +18,7 @@ import json
 import random
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ RATES: dict[str, dict[str, float]] = {
     "summarization/scitldr": {"tuned": 0.002, "random-init": 0.005},
     "sentiment/sst3 with minilm": {"tuned": 0.0001, "random-init": 0.0003},
 }
+STARTS = ("tuned", "random-init")
 # of --search: rows split off, steps of a trial, and what each start is tried with
 SPLIT_OFF = {"sentiment/sst3": (800, 240), "sentiment/online_shopping_10_cats": (800, 60),
              "qa/squad_v11_dev": (400, 120), "translation/multi30k_en_de": (500, 60),
@@ -69,11 +71,12 @@ def watch(event: dict[str, Any]) -> None:
         print(json.dumps(event), file=sys.stderr, flush=True)
 
 
-def measure(name: str, runs: Path) -> dict[str, Any]:
+def measure(name: str, runs: Path, starts: Sequence[str] = STARTS) -> dict[str, Any]:
     """Tune base and random initialisation on one set; all systems' scores."""
     systems: dict[str, Any] = {}
     seconds = {}
-    for start, random_init in (("tuned", False), ("random-init", True)):
+    for start in starts:
+        random_init = start == "random-init"
         folder = runs / name.replace("/", "-").replace(" ", "-") / start
         began = time.perf_counter()
         settings = TuneSettings(**{**COMMON, **SETS[name]}, random_init=random_init, output_dir=str(folder),
@@ -132,6 +135,8 @@ def main() -> None:
     """Measure and print; add to the results file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", action="append", choices=list(SETS))
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS,
+                        help="random weights do not change with the base")
     parser.add_argument("--results", default=str(ROOT / "benchmarks" / "results" / "five_tasks.jsonl"))
     parser.add_argument("--runs", default=str(ROOT / "runs" / "five_tasks"))
     parser.add_argument("--search", choices=list(SETS), help="try learning rates on rows split off the training part")
@@ -143,7 +148,7 @@ def main() -> None:
         search(options.search, Path(options.runs))
         return
     for name in options.only or SETS:
-        result = measure(name, Path(options.runs))
+        result = measure(name, Path(options.runs), options.starts)
         print(line(result), flush=True)
         with open(options.results, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(result, ensure_ascii=False) + "\n")
