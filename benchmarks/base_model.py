@@ -350,7 +350,7 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *(f"- {note}" for note in result["notes"])]) + "\n"
 
 
-def notes(result: dict[str, Any], has_before: bool) -> list[str]:
+def notes(result: dict[str, Any], has_before: bool, same_split: bool) -> list[str]:
     """What a reader of the tables has to know."""
     found = [
         "Bits per byte of the same bytes in every column; the end of a document is one byte.",
@@ -362,8 +362,10 @@ def notes(result: dict[str, Any], has_before: bool) -> list[str]:
         "The text read is that of the run: the token counts are equal." if result["same_text_as_run"] else
         "The text read is rebuilt from the recipe and is NOT that of this base's run (no record, or other counts).",
     ]
-    if has_before:
+    if has_before and not same_split:
         found.append("The base before had another split: it may have read some of these held-out documents.")
+    if has_before and same_split:
+        found.append("The base before is the stage that this one went on from; it read with the same split.")
     return found
 
 
@@ -394,7 +396,7 @@ def measure(folder: Path, before_folder: Path | None, recipe: Path, say: Callabl
         "memorisation": {"prompt_tokens": PROMPT_TOKENS, "new_tokens": NEW_TOKENS, "seed": settings.seed,
                          "rows": copied_table(written, END.join(read.values()).decode(errors="replace"), say)},
     }
-    return {**result, "notes": notes(result, before is not None)}
+    return {**result, "notes": notes(result, before is not None, bool((record or {}).get("stages_before")))}
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """The claim: two processes on two cores take a step of the same rows sooner than one, and it is known what they lose.
 
-    python benchmarks/two_processes.py
+    python benchmarks/two_processes.py [--shape gpt2-82m --rounds 2 --steps 3]
 
-The shipped base on the first rows of SST (three labels), 32 rows a step whatever the number of processes, AdamW, trees
+The shipped base, or another shape, on the first rows of SST (three labels), 32 rows a step whatever the number of processes, AdamW, trees
 of at most 1280 tokens. One process with one thread and with two; two processes with one thread each, holding all
 weights each, and holding a part each (FSDP2, ``--fsdp full_shard``). Every run is its own processes, the ways take
 turns, and of each way the median over its runs of the median step is shown.
@@ -30,6 +30,7 @@ from typing import Any
 
 from children import run_child, serve_child
 from machine import RESULTS, conditions, facts, keep_results, table
+from shapes import SHAPES, save_shape
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "sentiment" / "sst3"
 ROWS, WARM = 32, 2
@@ -89,7 +90,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     settings = TuneSettings(task="sentiment", data=job["rows"], validation_data=job["rows"], output_dir="unused",
                             per_device_train_batch_size=ROWS)
     training, _, _ = gather_training(settings, load_task("sentiment"), None)
-    loaded = load_model("gpt3", move=False)
+    loaded = load_model(job["model"], move=False)
     examples = tokenize(training.examples, loaded.tokenizer, loaded.window)
     spent, steps, exchanged, losses, tokens = [0.0], [], [], [], []
     clocked(spent)
@@ -115,7 +116,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
             "losses": losses, "tokens": sum(tokens[WARM:]) / len(timed), "held_bytes": held}
 
 
-def run_way(way: dict[str, Any], rows: Path, steps: int) -> dict[str, Any]:
+def run_way(way: dict[str, Any], model: Path, rows: Path, steps: int) -> dict[str, Any]:
     """A way's processes side by side; what the lead found."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -124,7 +125,7 @@ def run_way(way: dict[str, Any], rows: Path, steps: int) -> dict[str, Any]:
     for rank in range(way["size"]):
         team = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(way["size"]), "MASTER_ADDR": "127.0.0.1",
                 "MASTER_PORT": port} if way["size"] > 1 else {}
-        jobs.append({**way, "rows": str(rows), "steps": WARM + steps, "environment": team})
+        jobs.append({**way, "model": str(model), "rows": str(rows), "steps": WARM + steps, "environment": team})
     with ThreadPoolExecutor(len(jobs)) as pool:
         found = list(pool.map(lambda job: run_child(__file__, job, timeout=600), jobs))
     for each in found:
@@ -133,15 +134,16 @@ def run_way(way: dict[str, Any], rows: Path, steps: int) -> dict[str, Any]:
     return found[0]
 
 
-def measure(rounds: int, steps: int, work_folder: Path) -> dict[str, Any]:
+def measure(shape: str, rounds: int, steps: int, work_folder: Path) -> dict[str, Any]:
     """All ways in turn, ``rounds`` times."""
+    save_shape(shape, work_folder / "model")
     rows = work_folder / "rows.jsonl"
     with gzip.open(DATA / "train.jsonl.gz", "rt", encoding="utf-8") as handle:
         rows.write_text("".join(handle.readlines()[: ROWS * (WARM + steps)]), "utf-8")
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in WAYS}
     for number in range(rounds):
         for name, way in WAYS.items():
-            runs[name].append(run_way(way, rows, steps))
+            runs[name].append(run_way(way, work_folder / "model", rows, steps))
             print(f"  round {number + 1}, {name}: {runs[name][-1]['step_seconds']:.3f} s a step", flush=True)
     [first, *_] = [found[0]["losses"] for found in runs.values()]
     return {
@@ -170,12 +172,13 @@ def to_markdown(sections: dict[str, Any]) -> str:
              for name, way in found["ways"].items()]), "",
             f"{found['rows']} rows a step, {found['steps']} steps a run after {WARM} that are not counted, "
             f"{found['rounds']} runs of each way, by turns.", "", conditions(found["conditions"]), ""]
-    return "\n".join([*text, "Command: `python benchmarks/two_processes.py`", ""])
+    return "\n".join([*text, "Commands: `python benchmarks/two_processes.py` for each shape (`--shape`)", ""])
 
 
 def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="gpt3-base")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -184,8 +187,8 @@ def main() -> None:
         raise SystemExit(f"the shared data is not beside the repository: {DATA}")
     began = facts(1)
     with tempfile.TemporaryDirectory() as folder:
-        found = {"conditions": began, **measure(options.rounds, options.steps, Path(folder))}
-    section = {"shipped base, sst3": found}
+        found = {"conditions": began, **measure(options.shape, options.rounds, options.steps, Path(folder))}
+    section = {f"{options.shape}, sst3": found}
     print(to_markdown(section))
     keep_results("two_processes", section, to_markdown, options.results)
 
