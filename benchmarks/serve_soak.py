@@ -87,7 +87,7 @@ def slope(seen: Sequence[tuple[float, dict[str, float]]], name: str) -> tuple[fl
     from scipy.stats import linregress
 
     half = [(at / 3600, found[name]) for at, found in seen[len(seen) // 2 :]]
-    fit = linregress(np.array(half))
+    fit = linregress(*np.array(half).T)
     return float(fit.slope), 1.96 * float(fit.stderr)
 
 
