@@ -88,7 +88,7 @@ def slope(seen: Sequence[tuple[float, dict[str, float]]], name: str) -> tuple[fl
 
     half = [(at / 3600, found[name]) for at, found in seen[len(seen) // 2 :]]
     fit = linregress(*np.array(half).T)
-    return float(fit.slope), 1.96 * float(fit.stderr)
+    return float(fit.slope), 1.96 * float(np.nan_to_num(fit.stderr))  # no error is known of a constant: none
 
 
 def report(found: dict[str, Any], machine: dict[str, Any], minutes: float) -> str:
