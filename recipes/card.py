@@ -94,15 +94,15 @@ def facts(record: dict[str, Any], settings: dict[str, Any], config: dict[str, An
     """The table of size, compute and settings."""
     spent = result["compute"]
     cores = "one CPU core" if settings["torch_threads"] == 1 else "two shared CPU cores"
-    stages = [*record.get("stages_before", []), record]
-    seen = " + ".join(f"{stage['tokens_seen']:,}" for stage in stages)
+    seen = [stage["tokens_seen"] for stage in [*record.get("stages_before", []), record]]
     low, high = spent["assumed_watts"]
     rows = {
         "parameters": f"{record['parameters']:,} (embeddings counted once)",
         "shape": f"{config['n_layer']} layers, width {config['n_embd']}, {config['n_head']} heads, window "
                  f"{config['n_positions']}, band {config['attention_band']}",
         "vocabulary": f"byte-level BPE, {config['vocab_size']:,} entries; any text can be written",
-        "training tokens": f"{spent['tokens']:,} ({seen}, a stage each; the blocks below are the last stage's)",
+        "training tokens": f"{sum(seen):,} ({' + '.join(f'{each:,}' for each in seen)}, a stage each; the blocks below "
+                           "are the last stage's)",
         "compute": f"{spent['flops_6nd']:.2e} FLOPs by 6ND, {spent['flops_with_attention']:.2e} with attention; "
                    f"{spent['hours']:.2f} hours on {cores}",
         "energy": f"not measured; at an assumed {low} to {high} W for two cores of a server {spent['kwh'][0]:.3f} to "

@@ -38,7 +38,7 @@ def run_folder(tmp_path: Path) -> Path:
         "torch_threads": 1, "num_train_epochs": 1.0, "optim": "muon", "learning_rate": 0.004, "seed": 0,
         "lr_scheduler_type": "linear", "held_out_tokens": 20000}), "utf-8")
     (tmp_path / "run" / "pretraining.json").write_text(json.dumps({
-        "parameters": 3451008, "tokens_seen": 1000, "seconds": 7200,
+        "parameters": 3451008, "tokens_seen": 1000, "seconds": 7200, "stages_before": [{"tokens_seen": 500}],
         "training_tokens_by_source": {SOURCE: {"tokens": 1234, "passes": 1.64}},
         "sources_sha256": {SOURCE: "d78857f459b3ffff"}}), "utf-8")
     write_results(tmp_path)
@@ -74,6 +74,7 @@ def test_model_files_records_and_a_card_with_the_measured_numbers(
     text = (into / "README.md").read_text("utf-8")
     assert f"| `{SOURCE}` | 1,234 | 1.64 | 1.777 | CC0 (Common Voice sentences) | `d78857f459b3` |" in text
     assert "2.00e+13 FLOPs by 6ND, 3.00e+13 with attention; 2.00 hours on one CPU core" in text
+    assert "| training tokens | 1,500 (500 + 1,000, a stage each;" in text
     assert "0.040 to 0.120 kWh" in text
     assert "| temperature 1, prompted | 140 | 21 | 77 | 4 | 15 | 2.5% |" in text
     assert text.startswith("---\nlicense: cc-by-sa-4.0\n")
