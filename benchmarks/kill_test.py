@@ -193,6 +193,8 @@ def kill_at_moments(work: Path, kills: int, seed: int, go: Callable[[Path], int]
     draw = random.Random(seed)
     runs: list[dict[str, Any]] = []
     while sum(run["kills"] for run in runs) < kills:
+        if len(runs) > kills:
+            raise RuntimeError(f"{len(runs)} runs ended before they were killed, see {log}")
         place = work / f"run-{len(runs)}"
         record: dict[str, Any] = {"kills": 0, "lost": [], "failed_resumes": 0}
         left = min(draw.randint(2, 5), kills - sum(run["kills"] for run in runs))
