@@ -362,10 +362,10 @@ def notes(result: dict[str, Any], has_before: bool, same_split: bool) -> list[st
         "The text read is that of the run: the token counts are equal." if result["same_text_as_run"] else
         "The text read is rebuilt from the recipe and is NOT that of this base's run (no record, or other counts).",
     ]
-    if has_before and not same_split:
-        found.append("The base before had another split: it may have read some of these held-out documents.")
-    if has_before and same_split:
-        found.append("The base before is the stage that this one went on from; it read with the same split.")
+    if has_before:
+        found.append("The base before is the stage that this one went on from; it read with the same split."
+                     if same_split else
+                     "The base before had another split: it may have read some of these held-out documents.")
     return found
 
 

@@ -71,13 +71,18 @@ def watch(event: dict[str, Any]) -> None:
         print(json.dumps(event), file=sys.stderr, flush=True)
 
 
+def folder_of(name: str) -> str:
+    """A name as a folder."""
+    return name.replace("/", "-").replace(" ", "-")
+
+
 def measure(name: str, runs: Path, starts: Sequence[str] = STARTS) -> dict[str, Any]:
     """Tune base and random initialisation on one set; all systems' scores."""
     systems: dict[str, Any] = {}
     seconds = {}
     for start in starts:
         random_init = start == "random-init"
-        folder = runs / name.replace("/", "-").replace(" ", "-") / start
+        folder = runs / folder_of(name) / start
         began = time.perf_counter()
         settings = TuneSettings(**{**COMMON, **SETS[name]}, random_init=random_init, output_dir=str(folder),
                                 learning_rate=RATES[name][start], data=str(rows_of(name) / "train.jsonl.gz"))
@@ -110,7 +115,7 @@ def split_training(name: str, folder: Path) -> None:
 
 def search(name: str, runs: Path) -> None:
     """Short trials of every optimizer and learning rate for either start; a line each."""
-    folder = runs / "search" / name.replace("/", "-").replace(" ", "-")
+    folder = runs / "search" / folder_of(name)
     split_training(name, folder)
     for optim, rate in MINILM_TRIALS if "minilm" in name else TRIALS:
         for start in RATES[name]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
@@ -21,7 +21,7 @@ def with_flags(settings: type[BaseModel], function: Callable[..., Any]) -> Calla
     Keyword-only parameters of ``function`` stay flags of their own. Fields that are lists of tables have no flag:
     they are written in YAML.
     """
-    own = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    own = [each for each in _own_parameters(function) if each.kind is each.KEYWORD_ONLY]
     fields = {name: field for name, field in settings.model_fields.items() if _flag_type(field) is not None}
 
     def command(config: str | None = None, **given: Any) -> Any:
@@ -37,15 +37,7 @@ def with_flags(settings: type[BaseModel], function: Callable[..., Any]) -> Calla
           for name, field in fields.items()),
         *own,
     ]
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__doc__ = function.__doc__
-    hints = typing.get_type_hints(function, include_extras=True)
-    for place, parameter in enumerate(parameters):
-        if parameter in own:
-            parameters[place] = parameter.replace(annotation=hints[parameter.name])
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    return command
+    return _shown_as(command, parameters, function)
 
 
 def with_more_flags(settings: type[BaseModel], function: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,9 +45,7 @@ def with_more_flags(settings: type[BaseModel], function: Callable[..., Any]) -> 
 
     Only fields that were given come in ``more``.
     """
-    hints = typing.get_type_hints(function, include_extras=True)
-    own = [each.replace(annotation=hints[each.name]) for each in inspect.signature(function).parameters.values()
-           if each.name != "more"]
+    own = [each for each in _own_parameters(function) if each.name != "more"]
 
     def command(**given: Any) -> Any:
         more = {name: given.pop(name) for name in settings.model_fields}
@@ -63,7 +53,19 @@ def with_more_flags(settings: type[BaseModel], function: Callable[..., Any]) -> 
 
     extra = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None,
                                annotation=_annotation(name, field)) for name, field in settings.model_fields.items()]
-    parameters = [*own, *extra]
+    return _shown_as(command, [*own, *extra], function)
+
+
+def _own_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """With their annotations as types: in the source they are texts."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    return [each.replace(annotation=hints[each.name]) for each in inspect.signature(function).parameters.values()]
+
+
+def _shown_as(
+    command: Callable[..., Any], parameters: Sequence[inspect.Parameter], function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """``command`` with these parameters for typer to read, and the help of ``function``."""
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {each.name: each.annotation for each in parameters}
     command.__doc__ = function.__doc__

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from treetune.core.records import Example
 from treetune.core.seeds import seed_of
+from treetune.models.batches import right_padded
 from treetune.models.engine import core_model
 from treetune.models.family import load_head
 from treetune.models.load import LoadedModel
@@ -58,12 +59,7 @@ def _states(loaded: LoadedModel, rows: Sequence[Any]) -> Floats:
     core, device = core_model(loaded.model), loaded.model.device
     ids = [np.asarray(getattr(row, "prompt_ids", None) if loaded.head in ("causal", "seq2seq") else row.input_ids)
            for row in rows]
-    longest = max(map(len, ids))
-    given = np.zeros((len(ids), longest), dtype=np.int64)
-    mask = np.zeros_like(given)
-    for number, own in enumerate(ids):
-        given[number, : len(own)] = own
-        mask[number, : len(own)] = 1
+    given, mask = right_padded(ids)
     inputs = {"input_ids": torch.from_numpy(given).to(device), "attention_mask": torch.from_numpy(mask).to(device)}
     base = core.get_encoder() if loaded.head == "seq2seq" else core.base_model
     states = base(**inputs)[0].float()

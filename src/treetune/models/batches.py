@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from treetune.core.records import TokenizedExample, TokenTree
+from treetune.core.records import IntArray, TokenizedExample, TokenTree
 from treetune.models.tree_attention import TreeLayout
 from treetune.trees import allowed_pairs, pack
 from treetune.trees.build import input_ids_of
@@ -71,16 +71,23 @@ def tree_batch(tree: TokenTree) -> Batch:
     )
 
 
+def right_padded(sequences: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
+    """(B, T) ids, zero behind each row's end, and (B, T) mask: 1 at tokens, 0 at padding."""
+    ids = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = sequence
+        mask[row, : len(sequence)] = 1
+    return ids, mask
+
+
 def padded_batch(examples: Sequence[TokenizedExample], first_example: int = 0) -> Batch:
     """Rows padded on the right to the longest; padding is masked and carries no label."""
     sequences = [input_ids_of(example) for example in examples]
-    longest = max(map(len, sequences))
-    ids = np.zeros((len(examples), longest), dtype=np.int64)
-    mask = np.zeros((len(examples), longest), dtype=np.int64)
+    ids, mask = right_padded(sequences)
+    longest = ids.shape[1]
     index, labels, owner = [], [], []
-    for row, (example, sequence) in enumerate(zip(examples, sequences, strict=True)):
-        ids[row, : len(sequence)] = sequence
-        mask[row, : len(sequence)] = 1
+    for row, example in enumerate(examples):
         count = len(example.completion_ids)
         start = row * longest + len(example.prompt_ids) - 1
         index.append(np.arange(start, start + count))

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from treetune.core.records import IntArray
+from treetune.models.batches import right_padded
 from treetune.models.engine import core_model
 from treetune.models.family import first_position
 from treetune.models.freeze import layers_of
@@ -92,16 +93,11 @@ class EncoderBatch:
 
 def padded(rows: Sequence[EncoderRow], order: Sequence[int]) -> EncoderBatch:
     """Rows padded on the right to the longest of them."""
-    shape = (len(rows), max(row.num_tokens for row in rows))
-    ids, mask, segments = (np.zeros(shape, dtype=np.int64) for _ in range(3))
-    for number, row in enumerate(rows):
-        ids[number, : row.num_tokens] = row.input_ids
-        mask[number, : row.num_tokens] = 1
-        if row.segment_ids is not None:
-            segments[number, : row.num_tokens] = row.segment_ids
+    ids, mask = right_padded([row.input_ids for row in rows])
+    segments = [row.segment_ids for row in rows if row.segment_ids is not None]
     return EncoderBatch(
         input_ids=torch.from_numpy(ids), attention_mask=torch.from_numpy(mask),
-        segment_ids=None if rows[0].segment_ids is None else torch.from_numpy(segments),
+        segment_ids=torch.from_numpy(right_padded(segments)[0]) if segments else None,
         targets=torch.from_numpy(np.stack([row.target for row in rows])),
         order=torch.tensor(list(order)), num_tokens=ids.size, num_row_tokens=int(mask.sum()), soft=soft_of(rows),
     )

@@ -6,8 +6,7 @@ against 0.16 s in a step of short rows over an 82 M GPT-2, AMX or not), so under
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 
 import torch
 from torch.nn import functional
@@ -20,16 +19,6 @@ def widened(*states: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return tuple(each.float() for each in states)
 
 
-@contextmanager
-def not_lowered(states: torch.Tensor) -> Iterator[None]:
-    """While open, autocast does not make `widened` states narrow again."""
-    if states.device.type != "cpu" or not _lowered():
-        yield
-        return
-    with torch.autocast("cpu", enabled=False):
-        yield
-
-
 def attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, allowed: torch.Tensor | None = None, *,
     dropout: float = 0.0, scale: float | None = None, causal: bool = False,
@@ -37,10 +26,11 @@ def attention(
     """``torch.nn.functional.scaled_dot_product_attention`` on `widened` states; the result has the values' type.
 
     Args:
-        allowed: bool (queries, keys), True where a query sees a key.
+        allowed: (queries, keys) bool, True where a query sees a key; or to be added, in the type of `widened` states.
     """
     wide_query, wide_key, wide_value = widened(query, key, value)
-    with not_lowered(query):
+    lowered = query.device.type == "cpu" and _lowered()
+    with torch.autocast("cpu", enabled=False) if lowered else nullcontext():  # it would make them narrow again
         mixed = functional.scaled_dot_product_attention(
             wide_query, wide_key, wide_value, attn_mask=allowed, dropout_p=dropout, scale=scale, is_causal=causal)
     return mixed.to(value.dtype)

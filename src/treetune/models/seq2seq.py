@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from treetune.core.errors import DataError
 from treetune.core.records import Example, IntArray, TokenizedExample
+from treetune.models.batches import right_padded
 from treetune.models.decoder import LossSum
 from treetune.models.engine import core_model
 from treetune.models.label_loss import at_least_float32
@@ -142,11 +143,7 @@ def padded(rows: Sequence[TokenizedExample], places: Sequence[int]) -> Seq2SeqBa
     numbers: dict[bytes, int] = {}
     owner = [numbers.setdefault(row.prompt_ids.tobytes(), len(numbers)) for row in rows]
     sources = [rows[owner.index(number)].prompt_ids for number in range(len(numbers))]
-    ids = np.zeros((len(sources), max(map(len, sources))), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for number, source in enumerate(sources):
-        ids[number, : len(source)] = source
-        mask[number, : len(source)] = 1
+    ids, mask = right_padded(sources)
     labels = np.full((len(rows), max(len(row.completion_ids) for row in rows)), NO_LABEL, dtype=np.int64)
     for number, row in enumerate(rows):
         labels[number, : len(row.completion_ids)] = row.completion_ids

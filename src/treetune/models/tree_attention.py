@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -22,7 +21,7 @@ from transformers.masking_utils import sdpa_mask
 from treetune.core.records import IntArray, TokenTree
 from treetune.models.continuation import Continuation
 from treetune.models.flex import flex_attend, tree_block_mask
-from treetune.models.sdpa import not_lowered, widened
+from treetune.models.sdpa import attention, widened
 from treetune.trees.blocks import Block, attention_blocks
 
 NAME = "treetune_tree"
@@ -99,7 +98,7 @@ def attend(
     heads, width = query.shape[1], query.shape[3]
     groups = heads // key.shape[1]
     narrow = value.dtype
-    query, key, value = widened(query, key, value)
+    query, key, value = widened(query, key, value)  # once, and not block by block
     blocks, masks = layout.blocks(window, labels_only), layout.masks(window, labels_only, groups, query)
     ranges = [block.ranges for block in blocks]
     keys, values = seen_by_blocks(key, ranges), seen_by_blocks(value, ranges)
@@ -108,10 +107,7 @@ def attend(
     for block, mask, asked, seen_keys, seen_values in zip(blocks, masks, queries, keys, values, strict=True):
         if groups > 1:  # the query heads of one key head stand side by side: more queries instead of copied keys
             asked = asked.reshape(1, key.shape[1], -1, width)
-        with not_lowered(asked):
-            seen = functional.scaled_dot_product_attention(
-                asked, seen_keys, seen_values, attn_mask=mask[None, None], dropout_p=dropout, scale=scale
-            )
+        seen = attention(asked, seen_keys, seen_values, mask[None, None], dropout=dropout, scale=scale)
         parts.append(seen.reshape(1, heads, block.stop - block.start, width) if groups > 1 else seen)
     return (parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)).to(narrow)
 

@@ -11,6 +11,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutput
 
 from treetune.core.records import Example, Prediction, TokenizedExample
+from treetune.models.batches import right_padded
 from treetune.models.engine import core_model
 from treetune.models.load import LoadedModel
 from treetune.models.seq2seq import batches_of, encode, encode_candidates, encode_sources, label_log_probs
@@ -69,11 +70,7 @@ def greedy(
     token is the likeliest.
     """
     end = int(loaded.tokenizer.eos_token_id)
-    ids = np.zeros((len(sources), max(map(len, sources))), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for number, source in enumerate(sources):
-        ids[number, : len(source)] = source
-        mask[number, : len(source)] = 1
+    ids, mask = right_padded(sources)
     device = next(loaded.model.parameters()).device
     given = {"input_ids": torch.from_numpy(ids).to(device), "attention_mask": torch.from_numpy(mask).to(device)}
     output: Any = core_model(loaded.model).generate(

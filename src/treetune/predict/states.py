@@ -18,6 +18,7 @@ import torch
 
 from treetune.core.records import Example, FloatArray, IntArray, OutputKind
 from treetune.models import classes, spans
+from treetune.models.batches import right_padded
 from treetune.models.encoder import padded
 from treetune.models.engine import core_model
 from treetune.models.family import kind_of
@@ -63,12 +64,9 @@ def _of_rows(
     device = next(model.parameters()).device
     found: dict[int, FloatArray] = {}
     for run in passes([len(ids) for ids in rows], ROWS_PER_PASS, ROWS_PER_PASS * max_length):
-        lengths = torch.tensor([len(rows[place]) for place in run], device=device)
-        ids = torch.zeros(len(run), int(lengths.max()), dtype=torch.long)
-        for number, place in enumerate(run):
-            ids[number, : len(rows[place])] = torch.from_numpy(rows[place])
-        mask = (torch.arange(ids.shape[1], device=device)[None] < lengths[:, None]).long()
-        states = model(input_ids=ids.to(device), attention_mask=mask, **given)[0].double()
+        ids, mask = (torch.from_numpy(each).to(device) for each in right_padded([rows[place] for place in run]))
+        lengths = mask.sum(1)
+        states = model(input_ids=ids, attention_mask=mask, **given)[0].double()
         own = (states[torch.arange(len(run), device=device), lengths - 1] if last
                else (states * mask[..., None]).sum(1) / lengths[:, None])
         found |= dict(zip(run, own.cpu().numpy(), strict=True))

@@ -83,7 +83,7 @@ def fit(
     Args:
         examples, validation: tokenized rows. make_batches: rows of a step -> forward passes.
         fingerprint: what must be equal for a resume, stored in each checkpoint (checked by the caller).
-        groups: (rows,) groups whose rows are kept together (see `rows_of_step`), None to shuffle all rows.
+        groups: (rows,) groups whose rows are kept together (see `row_chooser`), None to shuffle all rows.
         on_event: told about every log line, evaluation and checkpoint.
         loss_of: (model, batch) -> loss; that of causal language models by default.
         places_of: 0-based row numbers -> where the user finds them; "rows 1, 2" by default.

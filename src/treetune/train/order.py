@@ -29,23 +29,18 @@ def groups_of(sources: Sequence[str]) -> IntArray | None:
     return np.array(found, dtype=np.int64) if len(numbers) < len(found) else None
 
 
-def rows_of_step(
-    num_rows: int, rows_per_step: int, seed: int, step: int, groups: IntArray | None = None
-) -> IntArray:
-    """Row numbers of 0-based ``step``; each epoch is a permutation seeded by (seed, epoch).
+def row_chooser(
+    num_rows: int, rows_per_step: int, seed: int, groups: IntArray | None = None
+) -> Callable[[int], IntArray]:
+    """Gives the row numbers of a 0-based step; each epoch is a permutation seeded by (seed, epoch).
+
+    The order of an epoch, which takes a second for a million rows, is made once for all its steps.
 
     Args:
         groups: (num_rows,) group of each row. With it, groups come in random order and the rows of one group, in
             random order too, follow one another: a step then holds few groups, each nearly whole. Every row is
             still shown once an epoch; what changes is that the rows of a step are alike.
     """
-    return row_chooser(num_rows, rows_per_step, seed, groups)(step)
-
-
-def row_chooser(
-    num_rows: int, rows_per_step: int, seed: int, groups: IntArray | None = None
-) -> Callable[[int], IntArray]:
-    """`rows_of_step` for many steps: the order of an epoch, which takes a second for a million rows, is made once."""
     per_epoch = steps_per_epoch(num_rows, rows_per_step)
     order_of = lru_cache(maxsize=1)(partial(order_of_epoch, num_rows, seed, groups))
 
@@ -57,7 +52,7 @@ def row_chooser(
 
 
 def order_of_epoch(num_rows: int, seed: int, groups: IntArray | None, epoch: int) -> IntArray:
-    """(num_rows,) all row numbers, see `rows_of_step`."""
+    """(num_rows,) all row numbers, see `row_chooser`."""
     random = generator(seed, "order", epoch)
     order: IntArray = random.permutation(num_rows)
     if groups is not None:

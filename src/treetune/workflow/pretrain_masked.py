@@ -12,7 +12,7 @@ from treetune.core.errors import DataError
 from treetune.core.files import RunFolder, file_digest, write_json, write_text
 from treetune.core.settings import PretrainSettings, to_yaml
 from treetune.workflow.log import MetricsLog, OnEvent
-from treetune.workflow.pretraining_run import fingerprint_of, kept_type, refuse_other_run
+from treetune.workflow.pretraining_run import RECORD, fingerprint_of, kept_type, refuse_other_run
 from treetune.workflow.pretraining_text import in_shares, split_source
 from treetune.workflow.run import save_model
 
@@ -68,7 +68,7 @@ def pretrain_masked(settings: PretrainSettings, folder: RunFolder, on_event: OnE
     start.tokenizer.model_max_length = start.window
     kept: torch.dtype = kept_type(start)
     save_model(folder, start.model.to(kept), start.tokenizer)
-    write_json(folder.root / "pretraining.json", record)
+    write_json(folder.root / RECORD, record)
     return record
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from treetune.models.sdpa import attention, not_lowered, widened
+from treetune.models.sdpa import attention, widened
 
 SHAPE = (1, 2, 7, 8)
 
@@ -54,7 +54,8 @@ def test_other_types_are_left_alone(dtype: torch.dtype) -> None:
 
 
 def test_autocast_goes_on_behind_attention() -> None:
+    query, key, value = states(torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        with not_lowered(torch.ones(1)):
-            assert not torch.is_autocast_enabled("cpu")
+        attention(query, key, value)
         assert torch.is_autocast_enabled("cpu")
+        assert (query @ key.transpose(-1, -2)).dtype == torch.bfloat16

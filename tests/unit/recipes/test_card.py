@@ -94,3 +94,11 @@ def test_results_that_do_not_fit_write_nothing(
 def test_every_source_of_the_recipe_has_a_licence(script: Any) -> None:
     recipe = yaml.safe_load((ROOT / "recipes" / "base.yaml").read_text("utf-8"))
     assert {source["path"] for source in recipe["data"]} == set(script.LICENCES)
+
+
+def test_both_stages_read_the_same_sources_in_the_same_shares_with_the_same_split() -> None:
+    first, second = (yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text("utf-8"))
+                     for name in ("base", "base_more"))
+    assert second["init_from"] == f"{first['output_dir']}/model"
+    for name in ("data", "seed", "held_out_tokens", "n_positions"):
+        assert second[name] == first[name], name
