@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from treetune.core.version import __version__
 
 _HOMES = {
     "GPT3Config": "treetune.models.gpt3",

@@ -45,7 +45,7 @@ def build_app(wanted: str | None = None) -> typer.Typer:
     @app.callback(invoke_without_command=True)
     def _main(version: bool = typer.Option(False, "--version", help="print the version and leave")) -> None:
         if version:
-            from treetune import __version__
+            from treetune.core.version import __version__
 
             print(__version__)
             raise typer.Exit()

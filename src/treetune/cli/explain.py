@@ -82,7 +82,7 @@ def show_explanation(found: dict[str, Any], output: str, run_folder: str, output
         print(json.dumps(found, ensure_ascii=False))
         return 0
     if output == "html":
-        from treetune import __version__
+        from treetune.core.version import __version__
         from treetune.report.explanation import explanation_sections
         from treetune.report.page import render_page
 

@@ -11,9 +11,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from treetune import __version__
 from treetune.core.errors import TreetuneError, UsageError
 from treetune.core.language import language
+from treetune.core.version import __version__
 from treetune.serve.access import Keys
 from treetune.serve.answering import to_json
 from treetune.serve.bodies import Explain, Settle, ask_body, batch_body

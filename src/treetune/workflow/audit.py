@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from treetune import __version__
 from treetune.audit.change import changes
 from treetune.audit.gaps import groups_in
 from treetune.audit.measured import ALPHA, MIN_ROWS, POWER, findings
@@ -18,6 +17,7 @@ from treetune.audit.swaps import swaps_of
 from treetune.core.errors import RunError, UsageError
 from treetune.core.files import write_json, write_text
 from treetune.core.records import OutputKind, Row
+from treetune.core.version import __version__
 from treetune.data.read import ReadResult
 from treetune.metrics.interval import LEVEL
 from treetune.workflow.evaluate import answer

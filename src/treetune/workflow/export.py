@@ -286,7 +286,7 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
         try:
             found[name] = version(name)
         except PackageNotFoundError:  # run from its source
-            from treetune import __version__
+            from treetune.core.version import __version__
 
             found[name] = __version__ if name == "treetune" else ""
     return found

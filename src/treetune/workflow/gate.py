@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from treetune import __version__
 from treetune.core.errors import DataError, UsageError
 from treetune.core.files import model_digest, value_digest, write_json
 from treetune.core.records import Example, OutputKind, Prediction
 from treetune.core.settings import EvidenceSettings, read_settings
+from treetune.core.version import __version__
 from treetune.data.split import same_text
 from treetune.decide.drift import ALARM_CHANCE, reference_of
 from treetune.decide.evidence import limits_of

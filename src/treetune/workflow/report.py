@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from treetune import __version__
 from treetune.audit.wording import in_words
 from treetune.core.errors import TreetuneError
 from treetune.core.files import RunFolder, model_digest, read_json, write_json, write_text
 from treetune.core.language import say
 from treetune.core.settings import read_yaml
+from treetune.core.version import __version__
 from treetune.decide.wording import guarantee, limits, outcome, void_guarantee
 from treetune.report.card import model_card
 from treetune.report.page import render_report
