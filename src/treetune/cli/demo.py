@@ -31,7 +31,7 @@ def run(
     settings = TuneSettings(
         task=name, data=str(sample_path(name, "train")),
         validation_data=str(sample_path(name, "validation")), output_dir=output_dir,
-        learning_rate=1e-3, num_train_epochs=6, per_device_train_batch_size=16,
+        learning_rate=2e-3, num_train_epochs=6, per_device_train_batch_size=16,
     )
     tune(settings, watch)
     test = str(sample_path(name, "test"))
