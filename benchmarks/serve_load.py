@@ -436,11 +436,15 @@ def loaded(folder: str) -> tuple[Any, Any]:
 def ctranslate2_answer(folder: str, threads: int) -> Callable[[list[str]], list[str]]:
     """int8, its own batching."""
     import ctranslate2
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
+
+    from treetune.models.export.ctranslate2 import name_all_ids
 
     with tempfile.TemporaryDirectory() as place:
-        converted = str(Path(place) / "ct2")
-        ctranslate2.converters.TransformersConverter(folder).convert(converted, quantization="int8")
+        converted, named = str(Path(place) / "ct2"), Path(place) / "named"
+        shutil.copytree(folder, named)
+        name_all_ids(named, AutoConfig.from_pretrained(folder).vocab_size)
+        ctranslate2.converters.TransformersConverter(str(named)).convert(converted, quantization="int8")
         generator = ctranslate2.Generator(converted, device="cpu", intra_threads=threads, inter_threads=1)
     tokenizer = AutoTokenizer.from_pretrained(folder)
 

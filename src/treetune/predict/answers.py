@@ -44,7 +44,8 @@ def predict_answers(
 
     Args:
         max_length: tokens of prompt and answer together; longer prompts lose cuttable text, counted.
-        max_new_tokens: tokens a generated answer may have. layout: how label candidates are laid out.
+        max_new_tokens: tokens a generated answer may have. layout: how the rows of a pass are laid out, as the proof
+            found it exact: ``tree``, ``packed`` or ``padded``.
         answers_from: ``source`` for generated answers that are pieces of the source, where the task's answers are.
         no_repeat_ngram_size: no run of this many tokens comes twice in a generated answer; 0: it may.
         draw: how tokens of generated answers are drawn; None: each is the likeliest.
@@ -64,10 +65,10 @@ PREDICTORS: Mapping[tuple[str, OutputKind], Predictor] = {
         rows_per_pass=how.rows_per_pass, layout=how.layout, on_token=how.on_token, answers_from=how.answers_from,
         no_repeat_ngram_size=how.no_repeat_ngram_size, draw=how.draw),
     ("classes", OutputKind.LABEL): lambda loaded, task, examples, how: predict_classes(
-        loaded, examples, max_length=how.max_length, rows_per_pass=how.rows_per_pass),
+        loaded, examples, max_length=how.max_length, rows_per_pass=how.rows_per_pass, layout=how.layout),
     ("spans", OutputKind.SPAN): lambda loaded, task, examples, how: predict_spans(
         loaded, examples, max_length=how.max_length, max_new_tokens=how.max_new_tokens,
-        rows_per_pass=how.rows_per_pass),
+        rows_per_pass=how.rows_per_pass, layout=how.layout),
     ("seq2seq", OutputKind.LABEL): lambda loaded, task, examples, how: score_candidates(
         loaded, examples, max_length=how.max_length, rows_per_pass=how.rows_per_pass),
     ("seq2seq", OutputKind.TEXT): lambda loaded, task, examples, how: write_answers(

@@ -10,27 +10,26 @@ import torch
 
 from treetune.core.records import Example, FloatArray, Prediction
 from treetune.models.classes import encode, log_probs
-from treetune.models.encoder import EncoderRow, padded
+from treetune.models.encoder import EncoderRow, batches_of
 from treetune.models.load import LoadedModel
-from treetune.trees.passes import passes
 
 
 @torch.no_grad()
 def predict_classes(
-    loaded: LoadedModel, examples: Sequence[Example], *, max_length: int, rows_per_pass: int
+    loaded: LoadedModel, examples: Sequence[Example], *, max_length: int, rows_per_pass: int, layout: str = "padded"
 ) -> list[Prediction]:
-    """The likeliest label of each example.
+    """The likeliest label of each example. ``layout``: ``packed`` only where it was proved of the model.
 
     Scores: ``probability`` of the answer, ``probability:<label>`` of each, ``margin`` to the runner-up.
     """
     loaded.model.eval()
     rows = encode(examples, loaded.tokenizer, max_length)
     result: dict[int, Prediction] = {}
-    for run in passes([row.num_tokens for row in rows], rows_per_pass, rows_per_pass * max_length):
+    for batch in batches_of(rows, layout, rows_per_pass, rows_per_pass * max_length):
         began = time.perf_counter()
-        logs = log_probs(loaded.model, padded([rows[place] for place in run], run).to(loaded.model.device))
-        seconds = (time.perf_counter() - began) / len(run)
-        for place, own in zip(run, logs.double().cpu().numpy(), strict=True):
+        logs = log_probs(loaded.model, batch.to(loaded.model.device)).double().cpu().numpy()
+        seconds = (time.perf_counter() - began) / len(logs)
+        for place, own in zip(batch.order.tolist(), logs, strict=True):
             result[place] = _prediction(examples[place], rows[place], own, seconds)
     return [result[place] for place in range(len(examples))]
 

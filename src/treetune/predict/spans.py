@@ -10,10 +10,9 @@ import numpy as np
 import torch
 
 from treetune.core.records import Example, FloatArray, Prediction
-from treetune.models.encoder import EncoderRow, padded
+from treetune.models.encoder import EncoderRow, batches_of, run_encoder
 from treetune.models.load import LoadedModel
 from treetune.models.spans import encode, start_token
-from treetune.trees.passes import passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +31,12 @@ class Spans:
 
 @torch.no_grad()
 def predict_spans(
-    loaded: LoadedModel, examples: Sequence[Example], *, max_length: int, max_new_tokens: int, rows_per_pass: int
+    loaded: LoadedModel, examples: Sequence[Example], *, max_length: int, max_new_tokens: int, rows_per_pass: int,
+    layout: str = "padded",
 ) -> list[Prediction]:
     """The likeliest span of at most ``max_new_tokens`` tokens in each example's context.
+
+    ``layout``: ``packed`` only where it was proved of the model.
 
     Where the training rows had questions without answer, "no answer" competes with the spans; its score is the lowest
     over the windows, because one window that holds the answer is enough.
@@ -46,11 +48,10 @@ def predict_spans(
     began = time.perf_counter()
     rows = encode(examples, loaded.tokenizer, max_length)
     logits: dict[int, FloatArray] = {}
-    for run in passes([row.num_tokens for row in rows], rows_per_pass, rows_per_pass * max_length):
-        batch = padded([rows[place] for place in run], run).to(loaded.model.device)
-        found = loaded.model(**batch.inputs())
+    for batch in batches_of(rows, layout, rows_per_pass, rows_per_pass * max_length):
+        found = run_encoder(loaded.model, batch.to(loaded.model.device))
         both = torch.stack([found.start_logits, found.end_logits], dim=1).double().cpu().numpy()
-        logits |= dict(zip(run, both, strict=True))
+        logits |= dict(zip(batch.order.tolist(), both, strict=True))
     windows: list[list[int]] = [[] for _ in examples]
     for number, row in enumerate(rows):
         windows[row.place].append(number)

@@ -24,9 +24,10 @@ def loaded(family_folder: Callable[[str], Path]) -> LoadedModel:
     return found
 
 
+@pytest.mark.parametrize("layout", ["padded", "packed"])
 @pytest.mark.parametrize("rows_per_pass", [1, 3])
-def test_the_answer_is_the_head_s_likeliest_label(loaded: LoadedModel, rows_per_pass: int) -> None:
-    found = predict_classes(loaded, EXAMPLES, max_length=loaded.window, rows_per_pass=rows_per_pass)
+def test_the_answer_is_the_head_s_likeliest_label(loaded: LoadedModel, rows_per_pass: int, layout: str) -> None:
+    found = predict_classes(loaded, EXAMPLES, max_length=loaded.window, rows_per_pass=rows_per_pass, layout=layout)
     assert [each.row for each in found] == [10, 11, 12, 13]
     assert [each.num_cut > 0 for each in found] == [False, False, True, False]
     for text, each in zip(TEXTS, found, strict=True):

@@ -68,7 +68,7 @@ def loaded(family_folder: Callable[[str], Path]) -> LoadedModel:
 
 def answers(loaded: LoadedModel, rows_per_pass: int = 4, max_length: int = 40, **how: Any) -> Any:
     return predict_spans(loaded, EXAMPLES, max_length=max_length, max_new_tokens=how.get("max_new_tokens", 5),
-                         rows_per_pass=rows_per_pass)
+                         rows_per_pass=rows_per_pass, layout=how.get("layout", "padded"))
 
 
 def test_answers_are_text_of_their_context_at_the_offsets_given(loaded: LoadedModel) -> None:
@@ -83,8 +83,9 @@ def test_answers_are_text_of_their_context_at_the_offsets_given(loaded: LoadedMo
         assert len(loaded.tokenizer(prediction.text, add_special_tokens=False)["input_ids"]) <= 6
 
 
-def test_passes_change_nothing(loaded: LoadedModel) -> None:
-    for one, other in zip(answers(loaded, 1), answers(loaded, 9), strict=True):
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_passes_and_layouts_change_nothing(loaded: LoadedModel, layout: str) -> None:
+    for one, other in zip(answers(loaded, 1), answers(loaded, 9, layout=layout), strict=True):
         assert one.text == other.text
         assert one.scores == pytest.approx(other.scores)
 

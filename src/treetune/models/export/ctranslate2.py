@@ -42,7 +42,9 @@ def write(loaded: LoadedModel, window: int, precision: str, folder: Path) -> dic
         refuse_banded(loaded.model.config, window, "CTranslate2")
     aside = folder.with_name(f"{folder.name}-{ASIDE}")
     try:
-        save_plain(plain_model(loaded.model, window), loaded.tokenizer, window, aside)
+        model = plain_model(loaded.model, window)
+        save_plain(model, loaded.tokenizer, window, aside)
+        name_all_ids(aside, int(model.config.vocab_size))
         with quiet_transformers():
             TransformersConverter(str(aside)).convert(str(folder), quantization=None if precision == "float32"
                                                       else precision, force=True)
@@ -59,6 +61,17 @@ def write(loaded: LoadedModel, window: int, precision: str, folder: Path) -> dic
     save_tokenizer(loaded.tokenizer, window, folder)
     name_known_tokenizer(folder)
     return {"compute_type": precision}
+
+
+def name_all_ids(folder: Path, vocabulary: int) -> None:
+    """Give the tokenizer in ``folder`` a token for each of the model's ``vocabulary`` ids.
+
+    The converter asks for as many tokens as the matrices have rows; many models have more, for the hardware.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if len(tokenizer) < vocabulary:
+        tokenizer.add_tokens([f"[PAD{number}]" for number in range(len(tokenizer), vocabulary)])
+        tokenizer.save_pretrained(folder)
 
 
 def read(folder: Path, loaded: LoadedModel, precision: str) -> LoadedModel:

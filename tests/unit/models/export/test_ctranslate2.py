@@ -50,6 +50,19 @@ def test_it_writes_what_the_model_writes(pair: tuple[LoadedModel, LoadedModel], 
     assert torch.equal(opened.model.generate(**how), loaded.model.generate(**how))
 
 
+@torch.no_grad()
+def test_a_model_with_more_ids_than_its_tokenizer_has_tokens_is_written_whole(
+    small: Small, rows: torch.Tensor, tmp_path: Path
+) -> None:
+    loaded = small(attention_pattern="dense", vocab_size=320)
+    assert len(loaded.tokenizer) < 320
+    form.write(loaded, 48, "float32", tmp_path / "out")
+    opened = form.read(tmp_path / "out", loaded, "float32")
+    assert len(opened.tokenizer) == len(loaded.tokenizer)  # the made-up tokens are the converter's alone
+    truth = loaded.model(input_ids=rows[:2], use_cache=False).logits
+    torch.testing.assert_close(opened.model(input_ids=rows[:2]).logits, truth, atol=2e-4, rtol=1e-4)
+
+
 def test_weights_of_eight_bits_are_near_and_not_the_same(small: Small, rows: torch.Tensor, tmp_path: Path) -> None:
     loaded = small(attention_pattern="dense", initializer_range=0.02)
     form.write(loaded, 48, "int8", tmp_path / "out")
