@@ -1,5 +1,6 @@
 """The promises of docs/reliability.md through the command line."""
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from treetune.cli.show import Watcher
 from treetune.core.errors import RunError, UsageError
 from treetune.core.files import RunFolder, read_json, write_json
 from treetune.core.lock import run_lock
+from treetune.train.checkpoint import problem_of, steps_on_disk
 from treetune.workflow.log import read_events
-from treetune.workflow.path import refuse_changed
+from treetune.workflow.path import fingerprint_before, refuse_changed
 
 Cli = Callable[..., Any]
 Words = Callable[..., list[str]]
@@ -94,6 +96,99 @@ def test_an_allowed_change_goes_on_and_is_recorded(
     assert sorted(event["key"] for event in events) == ["learning_rate", "seed"]
     assert "changed as allowed: learning_rate was 0.001, is 0.002" in said.err
     assert cli(*changed).code == 0  # from now on these are the run's
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 64 MB in memory."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        pytest.skip("mounting a file system needs root and mount")
+    words = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(place)]
+    if refused := subprocess.run(words, capture_output=True, text=True, check=False).stderr:
+        pytest.skip(f"nothing can be mounted here: {refused.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.parametrize("left", [0, 200_000], ids=["nothing left", "part of a checkpoint fits"])
+def test_a_file_system_that_fills_up_during_a_run(
+    left: int, small_disk: Path, cli: Cli, tune_words: Words, monkeypatch: pytest.MonkeyPatch, whole: Path
+) -> None:
+    run, filler = small_disk / "run", small_disk / "of somebody else"
+    plain = Watcher.__call__
+
+    def watch(self: Watcher, event: dict[str, Any]) -> None:
+        plain(self, event)
+        if event["event"] == "step" and event["step"] == 3:
+            with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            os.truncate(filler, filler.stat().st_size - left)
+
+    words = tune_words("sentiment", run, **PLAN)
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "__call__", watch)
+        said = cli(*words)
+    assert said.code == 1
+    assert "E5001: the disk is full" in said.err
+    assert ("step-4" if left else str(run)) in said.err
+    assert [step for step, _ in steps_on_disk(run / "checkpoints")] == [2]
+    assert problem_of(run / "checkpoints" / "step-2") == ""
+    assert not list((run / "checkpoints").glob(".tmp-*"))
+    said = cli(*words)  # still full
+    assert said.code == 1
+    assert ("E5013: the checkpoints of this run cannot fit" if left else "E5001: the disk is full") in said.err
+    assert problem_of(run / "checkpoints" / "step-2") == ""
+    filler.unlink()
+    said = cli(*words)
+    assert said.code == 0, said.err
+    assert "going on from step-2" in said.err
+    assert weights(run) == weights(whole)
+    assert (run / "checkpoints/step-6/optimizer.safetensors").read_bytes() == (
+        whole / "checkpoints/step-6/optimizer.safetensors").read_bytes()
+    events = read_events(run / "metrics.jsonl")
+    assert [event["step"] for event in events if event["event"] == "step"] == list(range(1, 7))
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_clock_that_jumps_changes_nothing(
+    jump: float, cli: Cli, tune_words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
+) -> None:
+    run, plain_time, plain = tmp_path / "run", time.time, Watcher.__call__
+    jumps = [0.0]
+
+    def watch(self: Watcher, event: dict[str, Any]) -> None:
+        plain(self, event)
+        if event["event"] == "checkpoint":  # its files get the time of the clock that jumps
+            jumps[0] += jump
+            for path in (run / "checkpoints" / event["path"]).iterdir():
+                os.utime(path, (time.time(), time.time()))
+        if event["event"] == "step" and event["step"] == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    words = tune_words("sentiment", run, **{**PLAN, "save_total_limit": 2})
+    monkeypatch.setattr(time, "time", lambda: plain_time() + jumps[0])
+    with monkeypatch.context() as patch:
+        patch.setattr(Watcher, "__call__", watch)
+        assert cli(*words).code == 75
+    assert [step for step, _ in steps_on_disk(run / "checkpoints")] == [5, 4]
+    (run / "data.json").unlink()  # what the run was started with is then read from the newest checkpoint
+    said = cli(*words)
+    assert said.code == 0, said.err
+    assert "going on from step-5" in said.err
+    assert weights(run) == weights(whole)
+
+
+def test_what_a_run_was_started_with_is_read_from_the_newest_step_whatever_the_clock_said(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    for step in (2, 10):
+        write_json(folder.checkpoints / f"step-{step}" / "manifest.json", {"fingerprint": {"seed": step}})
+        os.utime(folder.checkpoints / f"step-{step}" / "manifest.json", (1e9 - step, 1e9 - step))
+    assert fingerprint_before(folder) == {"seed": 10}
 
 
 def test_a_key_that_is_none_cannot_be_allowed(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ NAME = ".lock"
 BEAT_SECONDS = 10.0
 BEATS_MISSED = 3
 NO_LOCKS_HERE = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK)
+_held: dict[Path, dict[str, Any]] = {}  # run folder -> what this process wrote into its lock
 
 
 @contextmanager
@@ -46,12 +47,15 @@ def run_lock(root: Path, on_event: Callable[[dict[str, Any]], None]) -> Iterator
         if before:
             wait_for_silence(root / NAME, before)
             on_event({"event": "lock_taken_over", "pid": before["pid"], "host": before["host"]})
-        write_holder(handle)
+        try:
+            _held[root] = write_holder(handle)
+        except OSError as error:
+            raise disk_error(error, root) from error
         sweep(root)
         with beating(handle):
             yield
     finally:
-        release(handle, root / NAME)
+        release(handle, root / NAME, _held.pop(root, None))
         if created:
             with contextlib.suppress(OSError):
                 root.rmdir()
@@ -126,12 +130,24 @@ def wait_for_silence(path: Path, holder: dict[str, Any]) -> None:
             raise held_error(path, holder)
 
 
-def write_holder(handle: int) -> None:
-    """Put this process's name into the lock file."""
+def refuse_lost(root: Path) -> None:
+    """A process that stood still, or was cut off from the disk, for so long that another one took its run over must
+    not write into it when it is back. Nothing where this process holds no lock of ``root``.
+
+    Raises:
+        RunError: E5012.
+    """
+    if root in _held and (holder := holder_of(root / NAME)) != _held[root]:
+        raise held_error(root / NAME, holder)
+
+
+def write_holder(handle: int) -> dict[str, Any]:
+    """Put this process's name into the lock file, and give it back."""
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     os.ftruncate(handle, 0)
     os.pwrite(handle, (json.dumps(holder) + "\n").encode(), 0)
     os.fsync(handle)
+    return holder
 
 
 @contextmanager
@@ -153,9 +169,11 @@ def beating(handle: int) -> Iterator[None]:
         thread.join()
 
 
-def release(handle: int, path: Path) -> None:
-    """Take the file away while the lock is still held, then let go. A lock that was refused us stays."""
+def release(handle: int, path: Path, written: dict[str, Any] | None) -> None:
+    """Take the file away while the lock is still held, then let go. A lock that was refused us, or that another
+    process has taken over, stays: its number alone may be ours, too, on another machine.
+    """
     with contextlib.suppress(OSError):
-        if holder_of(path).get("pid") == os.getpid():
+        if written and holder_of(path) == written:
             path.unlink()
     os.close(handle)

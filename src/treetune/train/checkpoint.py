@@ -104,7 +104,7 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         bring_back(folder)
         raise disk_error(error, target) from error
-    except RunError:
+    except RuntimeError:  # a RunError, or a process that does not give its parts any more
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     _found_whole[target] = appearance(target)

@@ -10,13 +10,16 @@ With weights in parts (`treetune.models.shard`) the same passes are dealt out, a
 from __future__ import annotations
 
 import os
+import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
@@ -25,16 +28,19 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 
 from treetune.core import processes
-from treetune.core.errors import TrainingError
+from treetune.core.errors import TrainingError, TreetuneError
 from treetune.models.engine import core_model
 from treetune.models.freeze import layers_of
 from treetune.models.shard import gather, is_sharded, shard
 from treetune.train.memory import with_passes
 
+T = TypeVar("T")
 BUCKET_NUMBERS = 1 << 23
 PASSES_A_PROCESS = 2
 TIMEOUT_SECONDS = 600.0
 LAST_WORDS_SECONDS = 5.0
+STORE_SECONDS = 10.0
+MEETING_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +67,9 @@ class Team:
         return [float(value) for value in tensor]
 
     def sum_in_place(self, tensor: torch.Tensor) -> None:
-        """All-reduce.
-
-        Raises:
-            TrainingError: E4006 another process is gone or does not answer.
-        """
+        """All-reduce. An error of it, as of every other exchange, becomes E4006 in `join_team`."""
         self.note()
-        try:
-            distributed.all_reduce(tensor)
-        except RuntimeError as error:
-            raise self.lost(error) from error
+        distributed.all_reduce(tensor)
 
     def note(self, wanted: bool = True) -> None:
         """Count this process's sums and passes in step, for whoever may have to say which one stands still."""
@@ -79,19 +78,23 @@ class Team:
             self.store.set(f"at{self.rank}", str(self.sums[0]))
 
     def lost(self, error: RuntimeError) -> TrainingError:
-        """The error for a process that is gone or stands still: the one that came less far than this one, else
-        those that have not found out within `LAST_WORDS_SECONDS` that something is wrong.
+        """The error for a process that is gone, stands still or cannot be reached. The store, too, may lie behind a
+        link that is cut: it is given `STORE_SECONDS` to answer.
+        """
+        behind = within(STORE_SECONDS, self.behind)
+        found = " ".join(str(error).split())[:300]
+        if behind is None:
+            found += f"; nor does {os.environ.get('MASTER_ADDR', '?')} answer, where the processes of the run meet"
+        ranks = ", ".join(map(str, behind or [])) or "?"
+        return gone(f"process {ranks} of {self.size}, seen from process {self.rank} on {socket.gethostname()}", found)
+
+    def behind(self) -> list[int]:
+        """Processes that came less far than this one, else those that have not found out within
+        `LAST_WORDS_SECONDS` that something is wrong.
         """
         self.store.set(f"lost{self.rank}", "1")
         at = [int(self.store.get(f"at{rank}")) if self.store.check([f"at{rank}"]) else 0 for rank in range(self.size)]
-        behind = [rank for rank in range(self.size) if at[rank] < self.sums[0]] or self.silent()
-        return TrainingError(
-            "E4006", "a process of the run is gone or does not answer",
-            where=f"process {', '.join(map(str, behind)) or '?'} of {self.size}, seen from process {self.rank} "
-                  f"on {socket.gethostname()}",
-            found=" ".join(str(error).split())[:300],
-            do="run the same command again to go on from the last checkpoint",
-        )
+        return [rank for rank in range(self.size) if at[rank] < self.sums[0]] or self.silent()
 
     def silent(self) -> list[int]:
         """Processes that have not noted that they lost one, when all but one have or some seconds are over."""
@@ -101,20 +104,6 @@ class Team:
             if len(found) <= 1 or time.monotonic() > until:
                 return found
             time.sleep(0.1)
-
-    @contextmanager
-    def in_company(self, in_step: bool) -> Iterator[None]:
-        """Inside, weights in parts are exchanged.
-
-        Raises:
-            TrainingError: E4006 another process is gone or does not answer.
-        """
-        try:
-            yield
-        except RuntimeError as error:
-            if in_step and is_of_exchange(error):
-                raise self.lost(error) from error
-            raise
 
     def add_gradients(self, model: torch.nn.Module) -> None:
         """Gradients summed over the processes; a weight that has one nowhere keeps none.
@@ -208,6 +197,9 @@ def join_team() -> Iterator[Team]:
     """Inside, this process belongs to the team that torchrun started it for.
 
     gloo on processors, NCCL on GPUs. A collective that is not answered within TREETUNE_TIMEOUT seconds (600) fails.
+
+    Raises:
+        TrainingError: E4006 another process is gone, does not answer or cannot be reached.
     """
     global _current
     if processes.count() == 1:
@@ -217,11 +209,22 @@ def join_team() -> Iterator[Team]:
     if torch.cuda.is_available():
         device, backend = f"cuda:{os.environ.get('LOCAL_RANK', '0')}", "nccl"
         torch.cuda.set_device(device)
-    store, rank, size = next(rendezvous("env://", timeout=timeout()))
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout())
+    try:
+        store, rank, size = next(rendezvous("env://", timeout=timeout()))
+        store = meet(store, rank, size)
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=timeout())
+    except RuntimeError as error:
+        if not is_of_exchange(error):
+            raise
+        place = f"{os.environ.get('MASTER_ADDR', '?')}, seen from process {processes.rank()} on {socket.gethostname()}"
+        raise gone(place, " ".join(str(error).split())[:300]) from error
     _current = Team(rank, size, device, PrefixStore("treetune", store))
     try:
         yield _current
+    except RuntimeError as error:
+        if not is_of_exchange(error):
+            raise
+        raise _current.lost(error) from error
     finally:
         _current = ALONE
         distributed.destroy_process_group()
@@ -229,21 +232,69 @@ def join_team() -> Iterator[Team]:
 
 @contextmanager
 def in_turn(wanted: bool) -> Iterator[None]:
-    """Inside, one process of a machine at a time: each holds a whole model until it keeps its part of it.
-
-    Raises:
-        TrainingError: E4006 the process before this one did not come to an end in time.
-    """
+    """Inside, one process of a machine at a time: each holds a whole model until it keeps its part of it."""
     place = int(os.environ.get("LOCAL_RANK", "0")) if wanted and _current.size > 1 else 0
     try:
         if place:
             _current.store.wait([f"turn{_current.rank - 1}"], timeout() * place)
         yield
-    except distributed.DistError as error:
-        raise _current.lost(error) from error
     finally:
         if wanted and _current.size > 1:
-            _current.store.set(f"turn{_current.rank}", "over")
+            within(STORE_SECONDS, partial(_current.store.set, f"turn{_current.rank}", "over"))
+
+
+def meet(store: Any, rank: int, size: int) -> Any:
+    """The part of the store that only the processes of this attempt know.
+
+    torchrun's store outlives an attempt, and its count of restarts may differ between machines: without this, a process
+    would read the addresses of those that are long gone and call there in vain. Each leaves a word that nobody has
+    left before; the lead answers each with the name of the part until all have come in.
+
+    Raises:
+        TrainingError: E4006 not all came within `timeout`. DistError: the store does not answer.
+    """
+    word = secrets.token_hex(8)
+    store.set(f"here{rank}", word)
+    if rank:
+        store.wait([f"to{word}"], timeout())
+        name = store.get(f"to{word}").decode()
+        store.set(f"{name}in{rank}", "1")
+        return PrefixStore(name, store)
+    missing = list(range(1, size))
+    until = time.monotonic() + timeout().total_seconds()
+    while missing:
+        for other in missing:
+            if store.check([f"here{other}"]):
+                store.set(f"to{store.get(f'here{other}').decode()}", word)
+        missing = [other for other in missing if not store.check([f"{word}in{other}"])]
+        if missing and time.monotonic() > until:
+            ranks = ", ".join(map(str, missing))
+            raise gone(f"process {ranks} of {size}, seen from process 0 on {socket.gethostname()}",
+                       f"nothing came within {timeout().total_seconds():g} s of the start")
+        time.sleep(MEETING_SECONDS if missing else 0)
+    return PrefixStore(word, store)
+
+
+def gone(where: str, found: str) -> TrainingError:
+    """The error for a process that the others wait for in vain."""
+    return TrainingError("E4006", "a process of the run is gone or does not answer", where=where, found=found,
+                         do="run the same command again to go on from the last checkpoint")
+
+
+def within(seconds: float, ask: Callable[[], T]) -> T | None:
+    """What ``ask()`` gives; None where it fails or takes longer: what is asked over a link that is cut may be
+    answered when the link is back, or never.
+    """
+    answers: list[T] = []
+
+    def call() -> None:
+        with suppress(RuntimeError):
+            answers.append(ask())
+
+    thread = threading.Thread(target=call, name="last words", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return answers[0] if answers else None
 
 
 def timeout() -> timedelta:
@@ -274,7 +325,7 @@ def cost(batch: Any, width: int) -> float:
 
 def is_of_exchange(error: RuntimeError) -> bool:
     """Whether an error of torch says that another process did not answer."""
-    return isinstance(error, distributed.DistError) or "gloo" in str(error)
+    return not isinstance(error, TreetuneError) and (isinstance(error, distributed.DistError) or "gloo" in str(error))
 
 
 def deal(costs: Sequence[float], size: int, most: int | None = None) -> list[list[int]]:

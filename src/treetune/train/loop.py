@@ -13,6 +13,7 @@ import torch
 
 from treetune.core.errors import Interrupted, TrainingError
 from treetune.core.files import RunFolder, read_json
+from treetune.core.lock import refuse_lost
 from treetune.core.records import IntArray
 from treetune.core.seeds import seed_of
 from treetune.core.settings import LoopSettings
@@ -198,6 +199,7 @@ def save_all(
     if not team().is_lead:
         gather_with_lead(model, optimizers)
         return
+    refuse_lost(folder.root)
     path = save_checkpoint(folder.checkpoints, model, optimizers, state, fingerprint, keep)
     on_event({"event": "checkpoint", "step": state.step, "path": path.name})
 
@@ -360,12 +362,10 @@ def add_passes(
     total, count, tokens, row_tokens, ran_out = 0.0, 0.0, 0.0, 0.0, ""
     try:
         for batch, counts in crew.share(make_batches(examples), width_of(model), in_step=in_step):
-            with crew.in_company(in_step):
-                # no cache of half-precision copies where a layer's weights are to be freed after the layer
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16,
-                                    cache_enabled=not in_step):
-                    part = inside(model, partial(loss_of, model, batch.to(device)))
-                (counts * part.total).backward()  # type: ignore[no-untyped-call]
+            # no cache of half-precision copies where a layer's weights are to be freed after the layer
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16, cache_enabled=not in_step):
+                part = inside(model, partial(loss_of, model, batch.to(device)))
+            (counts * part.total).backward()  # type: ignore[no-untyped-call]
             total += counts * float(part.total.detach())
             count += counts * part.count
             tokens += counts * batch.num_tokens
@@ -408,8 +408,7 @@ def mean_loss(
     for batch, counts in crew.share(make_batches(examples), width_of(model), in_step=in_step):
         if crew.agree(bool(stop()), in_step):
             break
-        with crew.in_company(in_step):
-            part = inside(model, partial(loss_of, model, batch.to(device)))
+        part = inside(model, partial(loss_of, model, batch.to(device)))
         total += counts * float(part.total)
         count += counts * part.count
     total, count, stopped = crew.add_up([total, count, bool(stop())])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from treetune.core.files import disk_error, write_text
+from treetune.core.lock import refuse_lost
 
 OnEvent = Callable[[dict[str, Any]], None]
 
@@ -31,8 +32,10 @@ class MetricsLog:
         """Write one event.
 
         Raises:
-            RunError: E5001 no space, E5002 no permission, E5003 other failure of the disk.
+            RunError: E5001 no space, E5002 no permission, E5003 other failure of the disk, E5012 another process took
+                the run over.
         """
+        refuse_lost(self.path.parent)
         if not self.placed and "step" in event:
             self.placed = True
             self.drop_after(event["step"] - (event["event"] != "resumed"))

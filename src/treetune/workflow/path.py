@@ -269,7 +269,8 @@ def fingerprint_before(folder: RunFolder) -> dict[str, Any] | None:
     """What the folder's run was started with: as written down, else as its newest readable checkpoint says."""
     if folder.data.exists():
         return dict(read_json(folder.data)["fingerprint"])
-    for path in sorted(folder.checkpoints.glob("step-*/manifest.json"), key=lambda path: -path.stat().st_mtime):
+    found = [path for path in folder.checkpoints.glob("step-*/manifest.json") if path.parent.name[5:].isdigit()]
+    for path in sorted(found, key=lambda path: -int(path.parent.name[5:])):  # by step: a clock may have been set back
         with contextlib.suppress(RunError, KeyError, TypeError, ValueError):  # broken: not resumed either
             return dict(read_json(path)["fingerprint"])
     return None

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from treetune.core.errors import UsageError
 from treetune.core.files import RunFolder, disk_error, read_json, sync_files, write_json
+from treetune.core.lock import refuse_lost
 from treetune.models.adapters import ADAPTER_CONFIG, save_adapter
 from treetune.tasks.contract import Task, TaskOptions, load_task
 
@@ -65,10 +66,12 @@ def save_model(folder: RunFolder, model: Any, tokenizer: Any, base: str = "", pl
         base: of adapters, the model they sit on as the user named it. place: the folder it was read from.
 
     Raises:
-        RunError: E5001 no space, E5002 no permission, E5003 other failure of the disk.
+        RunError: E5001 no space, E5002 no permission, E5003 other failure of the disk, E5012 another process took the
+            run over.
     """
     from treetune.models.load import quiet_transformers
 
+    refuse_lost(folder.root)
     try:
         with quiet_transformers():
             if base:

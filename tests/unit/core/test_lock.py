@@ -16,7 +16,8 @@ import pytest
 
 from treetune.core import lock
 from treetune.core.errors import RunError
-from treetune.core.lock import NAME, run_lock
+from treetune.core.lock import NAME, refuse_lost, run_lock
+from treetune.workflow.log import MetricsLog, read_events
 
 HOLD = """
 import sys, time
@@ -125,6 +126,26 @@ def test_the_holder_beats(tmp_path: Path) -> None:
             time.sleep(0.02)
 
 
+@pytest.mark.parametrize("now", [{"pid": os.getpid(), "host": "elsewhere", "since": "2026-01-01"}, None], ids=str)
+def test_who_was_away_while_another_took_over_writes_nothing_more(now: dict[str, Any] | None, tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    with run_lock(root, lambda event: None):
+        refuse_lost(root)
+        refuse_lost(tmp_path / "of no run")
+        log = MetricsLog(root / "metrics.jsonl", lambda event: None)
+        log({"event": "before"})
+        (root / NAME).unlink()
+        if now:
+            (root / NAME).write_text(json.dumps(now))
+        with pytest.raises(RunError, match="E5012"):
+            refuse_lost(root)
+        with pytest.raises(RunError, match="E5012"):
+            log({"event": "after"})
+    refuse_lost(root)
+    assert (root / NAME).exists() == bool(now)  # the other's lock stays, though its process has our number
+    assert [event["event"] for event in read_events(root / "metrics.jsonl")] == ["before"]
+
+
 def test_without_flock_a_living_process_of_this_machine_is_found_by_its_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +162,18 @@ def test_without_flock_a_living_process_of_this_machine_is_found_by_its_number(
     with run_lock(tmp_path, events.append):
         pass
     assert [event["event"] for event in events] == ["lock_taken_over"]
+
+
+def test_a_disk_without_room_for_the_lock_is_a_coded_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(RunError, match="E5001"), run_lock(tmp_path, lambda event: None):
+            pass
+    with run_lock(tmp_path, lambda event: None):  # what was left is nobody's
+        assert json.loads((tmp_path / NAME).read_text())["pid"] == os.getpid()
 
 
 def test_a_folder_that_cannot_be_made_is_a_coded_error(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -16,7 +18,9 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.distributed import DistNetworkError, HashStore, TCPStore
 
+from treetune.core.errors import TrainingError
 from treetune.core.files import RunFolder
 from treetune.core.records import TokenizedExample
 from treetune.core.settings import LoopSettings
@@ -25,7 +29,16 @@ from treetune.models.gpt3 import GPT3LMHeadModel
 from treetune.models.shard import is_sharded
 from treetune.train import distributed, loop
 from treetune.train.checkpoint import OPTIMIZER, WEIGHTS
-from treetune.train.distributed import Team, buckets, deal, gather_model, join_team, shard_model
+from treetune.train.distributed import (
+    Team,
+    buckets,
+    deal,
+    gather_model,
+    is_of_exchange,
+    join_team,
+    meet,
+    shard_model,
+)
 from treetune.train.loop import fit
 
 Make = Callable[..., GPT3LMHeadModel]
@@ -270,6 +283,70 @@ def test_a_process_that_is_gone_or_stands_still_is_named_and_the_run_taken_up(
     assert [each["error"] for each in again] == ["", ""]
     assert (again[0]["step"], again[0]["tokens"]) == (whole["step"], whole["tokens"])
     assert again[0]["weights"] == pytest.approx(whole["weights"], rel=1e-4, abs=WEIGHT_TOLERANCE)
+
+
+def test_what_an_attempt_that_is_over_left_in_the_store_is_not_taken_for_this_ones(
+    tmp_path: Path, benchmark_module: Callable[[str], Any]
+) -> None:
+    killing = benchmark_module("killing")
+    store = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)  # torchrun's: it outlives its processes
+
+    def one(rank: int, delay: float) -> int:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+                          MASTER_PORT=str(store.port), TORCHELASTIC_USE_AGENT_STORE="True", TREETUNE_TIMEOUT="20",
+                          TORCHELASTIC_RESTART_COUNT=str(rank))  # each machine counts its own
+        time.sleep(delay)
+        with join_team() as team:
+            assert not team.store.check([f"lost{other}" for other in range(2)])
+            assert team.add_up([1.0]) == [2.0]
+            team.store.set(f"lost{rank}", "1")
+        return 0
+
+    for delays in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):  # who comes first finds what the other left the time before
+        children = []
+        for rank, delay in enumerate(delays):
+            child = os.fork()
+            if child == 0:
+                killing.forked_body(lambda rank=rank, delay=delay: one(rank, delay), tmp_path / "output")
+            children.append(child)
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        assert codes == [0, 0], (tmp_path / "output").read_text()
+
+
+def test_who_waits_in_vain_at_the_start_is_told_for_whom(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TREETUNE_TIMEOUT", "0.2")
+    store = HashStore()
+    with pytest.raises(TrainingError, match="E4006") as lead:
+        meet(store, 0, 3)
+    assert "process 1, 2 of 3, seen from process 0 on " in str(lead.value)
+    store.set_timeout(timedelta(seconds=0.2))
+    with pytest.raises(RuntimeError) as other:
+        meet(store, 1, 3)
+    assert is_of_exchange(other.value)
+    assert not is_of_exchange(lead.value)  # it is said already
+
+
+@pytest.mark.parametrize("answer", ["late", "refused"])
+def test_a_store_behind_a_link_that_is_cut_does_not_hold_the_message_up(
+    answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    class CutOff:
+        def set(self, name: str, value: str) -> None:
+            if answer == "late":
+                over.wait()
+            raise DistNetworkError("Broken pipe")
+
+    monkeypatch.setattr(distributed, "STORE_SECONDS", 0.2)
+    monkeypatch.setenv("MASTER_ADDR", "node7")
+    try:
+        said = str(Team(1, 2, store=CutOff()).lost(RuntimeError("[gloo/pair.cc] timed out")))
+    finally:
+        over.set()
+    assert said.startswith("E4006: a process of the run is gone or does not answer")
+    assert "process ? of 2, seen from process 1 on " in said
+    assert "timed out; nor does node7 answer" in said
 
 
 def test_memory_that_runs_out_in_one_process_halves_the_passes_of_all(
