@@ -81,7 +81,7 @@ def make_job(model: str, place: Path, threads: int, data: str) -> Job:
         base = str(place / "base")
     split = "test" if name.startswith("sample/") else "validation"
     words = [sys.executable, "-m", "treetune", "tune", "--task", task, "--model", base, "--data",
-             str(place_of(name, "train")), "--validation-data", str(place_of(name, split)), "--output-dir",
+             str(place_of(name, "train")), "--validation-share", "0.01", "--output-dir",
              str(place / "run"), "--max-steps", "1", "--eval-steps", "1000", "--per-device-train-batch-size", "2",
              "--max-new-tokens", str(NEW_TOKENS), "--max-length", "384", "--torch-threads", str(threads)]
     done = subprocess.run(words, env=environment(threads), capture_output=True, text=True, check=False)

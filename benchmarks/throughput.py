@@ -221,7 +221,7 @@ def parse(about: str | None = __doc__) -> argparse.Namespace:
     parser.add_argument("--max-tokens", type=int, default=0, help="unique tokens of a pass; 0: treetune's default")
     parser.add_argument("--order", choices=["together", "plain"], default="together",
                         help="rows of one passage side by side, or all rows shuffled")
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast for every system, for GPUs")
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast for every system")
     parser.add_argument("--memory-limit", type=float, default=0, help="GiB of address space of a run; 0: none")
     add_options(parser, timeout=900)
     return parser.parse_args()

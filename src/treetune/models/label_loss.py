@@ -7,6 +7,7 @@ Letters: U states, K labels (several may stand at one state), D width, V vocabul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from treetune.models.tied import TiedGradient
 
 CHUNK_BYTES = 2**26
+COLUMNS = 512
 
 
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
@@ -104,9 +106,25 @@ def _stretches(
     hidden: torch.Tensor, matrix: torch.Tensor, place: torch.Tensor
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """(states, which labels stand at them, (states, V) natural-log probabilities) stretch by stretch."""
-    size = rows_of_chunk(len(matrix))
+    count = max(1, math.ceil(len(hidden) / rows_of_chunk(len(matrix))))
+    size = max(1, math.ceil(len(hidden) / count))  # of equal length: a product with few rows is a slow one
     for start in range(0, len(hidden), size):
         part = slice(start, start + size)
-        logs = torch.log_softmax(at_least_float32(hidden[part] @ matrix.T), dim=-1)
+        logs = torch.log_softmax(at_least_float32(_logits(hidden[part], matrix)), dim=-1)
         mine = torch.nonzero((place >= start) & (place < start + size))[:, 0]
         yield part, mine, logs
+
+
+def _logits(states: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """states (U, D), matrix (V, D) -> (U, V).
+
+    On processors MKL multiplies by a transposed matrix of this size at hardly more than half its speed; portions that
+    stay in the cache bring that back (82 M GPT-2, 333 states: 104 against 159 GFLOP/s). oneDNN's bfloat16 needs none.
+    """
+    if states.device.type != "cpu" or states.dtype == torch.bfloat16:
+        return states @ matrix.T
+    found = states.new_empty(len(states), len(matrix))
+    for start in range(0, len(matrix), COLUMNS):
+        part = slice(start, start + COLUMNS)
+        torch.mm(states, matrix[part].T, out=found[:, part])
+    return found
