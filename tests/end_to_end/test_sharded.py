@@ -92,7 +92,8 @@ def same(one: Path, other: Path, tolerance: float) -> None:
 @pytest.mark.parametrize(("kind", "task", "flags"), [
     ("gpt3", "question_answering", {"gradient_checkpointing": None}), ("gpt3", "sentiment", {"lora_r": 2}),
     ("bert", "sentiment", {}), pytest.param("bart", "translation", {}, marks=pytest.mark.slow),
-    pytest.param("t5", "sentiment", {"learning_rate": 1e-3}, marks=pytest.mark.slow),
+    # T5 from random weights starts at a loss of 26 nats: larger steps blow rounding up beyond 1e-5
+    pytest.param("t5", "sentiment", {"learning_rate": 3e-4}, marks=pytest.mark.slow),
 ])
 def test_two_processes_with_a_part_each_save_the_model_of_one(
     kind: str, task: str, flags: dict[str, Any], tiny: Path, family_folder: Folder, tune_words: Words, tmp_path: Path,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import traceback
 
@@ -14,6 +15,7 @@ import typer
 
 from treetune.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, TreetuneError
 from treetune.core.language import choose_language, say
+from treetune.core.threads import wait_asleep
 
 VERBS = {
     "demo": "Tune the shipped base on sample rows, measure it, answer five held-out rows, write a report.",
@@ -63,6 +65,7 @@ def _only_listed() -> None:
 
 def main() -> None:
     """Entry point of the ``treetune`` command."""
+    wait_asleep(os.environ)
     arguments, as_json, debug, language = take_common(sys.argv[1:])
     try:
         choose_language(language)
