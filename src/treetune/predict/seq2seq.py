@@ -23,8 +23,9 @@ from treetune.trees.passes import passes
 
 ROWS_PER_PASS = 32
 MAX_TOKENS = 4096
+# whatever the model's own configuration says; of two least lengths transformers would tell at every call which it took
 AS_GREEDY_AS_WE_SAY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0, "min_length": 0,
-                       "min_new_tokens": 0}
+                       "min_new_tokens": None}
 
 
 @torch.no_grad()

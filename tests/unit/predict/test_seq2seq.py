@@ -57,6 +57,24 @@ def test_answers_are_greedy_and_stop(loaded: LoadedModel, rows_per_pass: int) ->
         assert each.scores["probability"] == pytest.approx(torch.tensor(logs).sum().exp().item(), rel=1e-5)
 
 
+def test_a_models_own_least_length_is_not_kept_and_nothing_is_said_of_it(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(*words: Any) -> None:
+        raise AssertionError(words)
+
+    def ends_at_once(model: Any, given: Any, output: Any) -> Any:
+        output.logits[..., loaded.tokenizer.eos_token_id] = 1e4
+        return output
+
+    monkeypatch.setattr("transformers.generation.utils.logger.warning", said)
+    monkeypatch.setattr(loaded.model.generation_config, "min_length", 9)
+    monkeypatch.setattr(loaded.model.generation_config, "min_new_tokens", 7)
+    with loaded.model.register_forward_hook(ends_at_once):
+        found = write_answers(loaded, TASK, EXAMPLES, max_length=64, max_new_tokens=12, rows_per_pass=8)
+    assert [len(each.token_log_probs) for each in found] == [1] * len(EXAMPLES)
+
+
 def test_an_equal_source_is_read_once(loaded: LoadedModel) -> None:
     seen: list[int] = []
     handle = loaded.model.get_encoder().register_forward_hook(
