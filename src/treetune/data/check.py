@@ -186,13 +186,13 @@ def describe(texts: Sequence[str]) -> TextReport:
     scripts: Counter[str] = Counter()
     guesses: Counter[str] = Counter()
     for text in filled:
-        of_text = _script_counts(text)
+        of_text = script_counts(text)
         scripts.update(of_text)
-        guesses[_guess(text, of_text)] += 1
+        guesses[guess_language(text, of_text)] += 1
     return TextReport(
         num_empty=len(texts) - len(filled),
         characters=lengths_of([len(text) for text in filled]) if filled else None,
-        scripts=_shares(scripts),
+        scripts=shares_of(scripts),
         language_guess=dict(guesses.most_common()),
     )
 
@@ -204,17 +204,14 @@ def lengths_of(lengths: Sequence[int]) -> Lengths:
     return Lengths(len(values), int(low), int(median), int(p95), int(high))
 
 
-def script_shares(text: str) -> dict[str, float]:
+def shares_of(counts: Counter[str]) -> dict[str, float]:
     """Script -> share of the letters, rounded to 4 places, largest first; {} where there is no letter."""
-    return _shares(_script_counts(text))
-
-
-def _shares(counts: Counter[str]) -> dict[str, float]:
     total = counts.total()
     return {script: round(count / total, 4) for script, count in counts.most_common()}
 
 
-def _script_counts(text: str) -> Counter[str]:
+def script_counts(text: str) -> Counter[str]:
+    """Script -> letters of it in the text."""
     counts: Counter[str] = Counter()
     for character, count in Counter(text).items():
         if script := _script_of(character):
@@ -231,12 +228,8 @@ def _script_of(character: str) -> str:
     return next((script for low, high, script in _RANGES if low <= code <= high), "other")
 
 
-def guess_language(text: str) -> str:
+def guess_language(text: str, scripts: Counter[str]) -> str:
     """``en``, ``de``, ``fr``, ``zh``, ``ja``, ``ko``, else the main script, else ``unknown``. A guess."""
-    return _guess(text, _script_counts(text))
-
-
-def _guess(text: str, scripts: Counter[str]) -> str:
     total = scripts.total()
     if not total:
         return "unknown"

@@ -171,11 +171,6 @@ class Reliance:
     without: float
     pieces: tuple[float, ...]
 
-    @property
-    def uses_source(self) -> bool:
-        """Whether the answer is at all likelier with the source than without."""
-        return self.with_source > self.without
-
 
 def reliance(subject: Subject) -> Reliance:
     """The answer's log-probability with the source and with every word of it taken away; the instruction stays.

@@ -8,7 +8,7 @@ import pytest
 from treetune.core.errors import DataError
 from treetune.core.records import Example, PromptPart, Row
 from treetune.data import Lengths, inspect
-from treetune.data.check import describe, guess_language, lengths_of, script_shares
+from treetune.data.check import describe, guess_language, lengths_of, script_counts, shares_of
 from treetune.data.refusals import refuse
 
 
@@ -78,11 +78,11 @@ def test_percentiles_are_lengths_that_occur() -> None:
 
 
 def test_scripts_are_shares_of_the_letters() -> None:
-    assert script_shares("ab 好吗 12!") == {"latin": 0.5, "han": 0.5}
-    assert script_shares("жё") == {"cyrillic": 1.0}
-    mixed = script_shares("한글 سلام ひら α")
+    assert shares_of(script_counts("ab 好吗 12!")) == {"latin": 0.5, "han": 0.5}
+    assert shares_of(script_counts("жё")) == {"cyrillic": 1.0}
+    mixed = shares_of(script_counts("한글 سلام ひら α"))
     assert mixed == {"arabic": 0.4444, "hangul": 0.2222, "kana": 0.2222, "other": 0.1111}
-    assert script_shares("123 …") == {}
+    assert shares_of(script_counts("123 …")) == {}
 
 
 @pytest.mark.parametrize(("text", "language"), [
@@ -96,4 +96,4 @@ def test_scripts_are_shares_of_the_letters() -> None:
     ("Lorem ipsum dolor sit amet", "latin"),
 ])
 def test_languages_are_guessed(text: str, language: str) -> None:
-    assert guess_language(text) == language
+    assert guess_language(text, script_counts(text)) == language

@@ -55,7 +55,6 @@ def test_reliance_takes_the_source_away_and_leaves_the_instruction(
     kept = np.array([[word.part != SOURCE for word in subject.words]])
     assert found.without == pytest.approx(float(subject.log_probs_kept(kept).sum()))
     assert sum(found.pieces) == pytest.approx(found.with_source - found.without)
-    assert found.uses_source == (found.with_source > found.without)
     span = span_subject(encoder("spans"), asked, 0, 5, max_length=64)
     asked_away = np.array([[word.part == SOURCE for word in span.words]])
     assert reliance(span).without == pytest.approx(float(span.log_probs_kept(asked_away).sum()))
