@@ -1,10 +1,11 @@
 """Puts a pretrained base into the package: its model files, pretraining.json, and the model card written from records.
 
-    python recipes/card.py RUN_FOLDER --into src/treetune/models/embedded/gpt3 [--results FILE.json]
+    python recipes/card.py RUN_FOLDER --into src/treetune/models/embedded/gpt3 [--results FILE] [--search FILE]
 
-RUN_FOLDER is what `treetune pretrain recipes/base_more.yaml` left: model/, config.yaml, pretraining.json. FILE.json
-(default: benchmarks/results/base_model.json) is what `python benchmarks/base_model.py RUN_FOLDER` measured of the same
-weights (the digests are compared). Every number of
+RUN_FOLDER is what `treetune pretrain recipes/base_more.yaml` left: model/, config.yaml, pretraining.json. The results
+(default: benchmarks/results/base_model.json) are what `python benchmarks/base_model.py RUN_FOLDER` measured of the same
+weights (the digests are compared); the search (default: benchmarks/results/size_search.json) is what
+`python benchmarks/size_search.py` found, left out where it looked at a base of another size or text. Every number of
 the card comes from these files; only the licences and the words stand here.
 """
 
@@ -14,6 +15,7 @@ import argparse
 import hashlib
 import json
 import shutil
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +155,47 @@ def by_heart(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def card(record: dict[str, Any], settings: dict[str, Any], config: dict[str, Any], result: dict[str, Any]) -> str:
+def millions(value: float) -> str:
+    """In millions, three digits."""
+    return f"{value / 1e6:.3g}"
+
+
+def size(search: dict[str, Any] | None, record: dict[str, Any]) -> str:
+    """What the size search says of this size; "" without one, or where it was of a base of another size or text."""
+    tokens = sum(stage["tokens_seen"] for stage in [*record.get("stages_before", []), record])
+    if not search or "fit" not in search or (
+            search["shipped"]["parameters"], search["shipped"]["tokens"]) != (record["parameters"], tokens):
+        return ""
+    shipped, fits = search["shipped"], search["fit"]["fits"]
+    runs = [run["parameters"] for run in search["runs"].values()]
+    best = [each for fit in fits.values() for each in fit["budgets"] if each["flops"] == shipped["flops"]]
+    low, high = min(each["size"] for each in best), max(each["size"] for each in best)
+    ends = [end for each in best for end in each["size_interval"]]
+    errors = [100 * (fit["bases"]["first_stage"]["predicted"] / search["first_stage"]["bits_per_byte"] - 1)
+              for key, fit in fits.items() if key != "with_first_stage" and "first_stage" in fit["bases"]]
+    missed = (" Those not fitted to this base's first stage miss its loss by "
+              + " and ".join(f"{error:+.1f} %" for error in errors) + ".") if errors else ""
+    above = " None puts it above this base's own." if high < shipped["parameters"] else ""
+    return "## Size\n\n" + textwrap.fill(
+        f"Laws of loss over size and text, fitted to {len(runs)} short runs of {millions(min(runs))} to "
+        f"{millions(max(runs))} million parameters on these sources, put the best size for this base's compute at "
+        f"{millions(low)} to {millions(high)} million parameters, according to which learning rates and runs are taken "
+        f"in (90 % intervals: {millions(min(ends))} to {millions(max(ends))}).{above}{missed} This base has "
+        f"{best[0]['beyond']:.0f} times the compute of the largest of these: they do not settle its size. Runs, check "
+        "and plot: `benchmarks/results/size_search.md` (`python benchmarks/size_search.py`).",
+        120, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def card(
+    record: dict[str, Any], settings: dict[str, Any], config: dict[str, Any], result: dict[str, Any],
+    search: dict[str, Any] | None = None,
+) -> str:
     """The whole README.md."""
+    of_size = size(search, record)
     return "\n".join([
         HEAD, facts(record, settings, config, result), DATA, sources(record, result),
-        AFTER_DATA.format(held_out=settings["held_out_tokens"]), against(result), by_heart(result),
+        AFTER_DATA.format(held_out=settings["held_out_tokens"]), against(result),
+        *([of_size] if of_size else []), by_heart(result),
         LIMITS.format(window=config["n_positions"]),
     ])
 
@@ -180,6 +218,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "base_model.json")
+    parser.add_argument("--search", type=Path, default=ROOT / "benchmarks" / "results" / "size_search.json")
     options = parser.parse_args()
     model = options.folder / "model"
     record, result, config = (json.loads(path.read_text(encoding="utf-8")) for path in (
@@ -188,7 +227,8 @@ def main() -> None:
     reason = refuse(record, result, model / "model.safetensors")
     if reason:
         raise SystemExit(f"nothing was written: {reason}")
-    text = card(record, settings, config, result)
+    search = json.loads(options.search.read_text(encoding="utf-8")) if options.search.is_file() else None
+    text = card(record, settings, config, result, search)
     options.into.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile(model / name, options.into / name)

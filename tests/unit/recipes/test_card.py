@@ -91,6 +91,27 @@ def test_results_that_do_not_fit_write_nothing(
     assert not (run_folder.parent / "into").exists()
 
 
+def test_a_size_search_is_told_where_it_was_for_this_base_only(script: Any, run_folder: Path) -> None:
+    record = json.loads((run_folder / "pretraining.json").read_text("utf-8"))
+    fits = {key: {"bases": {"first_stage": {"predicted": predicted}},
+                  "budgets": [{"flops": 1e13, "size": 9e6},
+                              {"flops": 3.1e10, "size": size, "size_interval": [size / 4, size * 4], "beyond": 11.2}]}
+            for key, size, predicted in (("recipe_rate", 0.9e6, 1.71), ("better_rate", 2.5e6, 1.836),
+                                         ("with_first_stage", 1.5e6, 1.8))}
+    search = {"runs": {name: {"parameters": size} for name, size in (("a", 660_000), ("b", 6_180_000))},
+              "shipped": {"parameters": 3451008, "tokens": 1500, "flops": 3.1e10, "bits_per_byte": 1.654},
+              "first_stage": {"bits_per_byte": 1.8}, "fit": {"fits": fits}}
+    told = " ".join(script.size(search, record).split())
+    assert "2 short runs of 0.66 to 6.18 million parameters" in told
+    assert "0.9 to 2.5 million parameters" in told
+    assert "(90 % intervals: 0.225 to 10)" in told
+    assert "None puts it above" in told
+    assert "miss its loss by -5.0 % and +2.0 %" in told
+    assert "11 times the compute" in told
+    assert script.size({**search, "shipped": {**search["shipped"], "tokens": 1400}}, record) == ""
+    assert script.size(None, record) == ""
+
+
 def test_every_source_of_the_recipe_has_a_licence(script: Any) -> None:
     recipe = yaml.safe_load((ROOT / "recipes" / "base.yaml").read_text("utf-8"))
     assert {source["path"] for source in recipe["data"]} == set(script.LICENCES)
