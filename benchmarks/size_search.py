@@ -24,7 +24,6 @@ A run that is done is kept in size_search.json and not run again; ``--minutes`` 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
 import tempfile
@@ -40,6 +39,7 @@ import numpy as np
 import scaling_law
 from machine import RESULTS, conditions, facts, keep_results, table
 from scaling_law import Law, Trained
+from treetune.core.files import file_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -272,8 +272,8 @@ def search(
     torch.set_num_threads(1)
     keep_freed_memory()  # as `fit` does, but before the forecast and the first product
     began = time.process_time()
-    kept = {"conditions": facts(1), "recipe_sha256": digest(RECIPE), "runs": {}} | kept
-    if kept["recipe_sha256"] != digest(RECIPE):
+    kept = {"conditions": facts(1), "recipe_sha256": file_digest(RECIPE), "runs": {}} | kept
+    if kept["recipe_sha256"] != file_digest(RECIPE):
         raise SystemExit(f"the kept runs are of another {RECIPE.name}: move size_search.json away first")
     material = Material(RECIPE, DATA, folder())
     if "shipped" not in kept:
@@ -296,11 +296,6 @@ def search(
         print(f"{time.process_time() - began:6.0f} s  {run.name}: {found['bits_per_byte']:.4f} bits a byte, "
               f"{found['parameters']:,} parameters, {found['processor_seconds']:.0f} s", flush=True)
     return kept
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def plain(kept: dict[str, Any]) -> list[dict[str, Any]]:

@@ -92,11 +92,16 @@ rude language along; no fairness audit of the untuned base has been made. Do not
 """
 
 
+def tokens_of_stages(record: dict[str, Any]) -> list[int]:
+    """Tokens read in each stage of pretraining, the last one last."""
+    return [stage["tokens_seen"] for stage in [*record.get("stages_before", []), record]]
+
+
 def facts(record: dict[str, Any], settings: dict[str, Any], config: dict[str, Any], result: dict[str, Any]) -> str:
     """The table of size, compute and settings."""
     spent = result["compute"]
     cores = "one CPU core" if settings["torch_threads"] == 1 else "two shared CPU cores"
-    seen = [stage["tokens_seen"] for stage in [*record.get("stages_before", []), record]]
+    seen = tokens_of_stages(record)
     low, high = spent["assumed_watts"]
     rows = {
         "parameters": f"{record['parameters']:,} (embeddings counted once)",
@@ -162,7 +167,7 @@ def millions(value: float) -> str:
 
 def size(search: dict[str, Any] | None, record: dict[str, Any]) -> str:
     """What the size search says of this size; "" without one, or where it was of a base of another size or text."""
-    tokens = sum(stage["tokens_seen"] for stage in [*record.get("stages_before", []), record])
+    tokens = sum(tokens_of_stages(record))
     if not search or "fit" not in search or (
             search["shipped"]["parameters"], search["shipped"]["tokens"]) != (record["parameters"], tokens):
         return ""

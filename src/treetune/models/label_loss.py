@@ -89,6 +89,7 @@ def _loss_and_slopes(
     return total, by_hidden, by_matrix
 
 
+@torch.no_grad()
 def label_log_probs_of(
     hidden: torch.Tensor, matrix: torch.Tensor, place: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:

@@ -82,11 +82,10 @@ class Team:
         link that is cut: it is given `STORE_SECONDS` to answer.
         """
         behind = within(STORE_SECONDS, self.behind)
-        found = " ".join(str(error).split())[:300]
+        found = in_short(error)
         if behind is None:
             found += f"; nor does {os.environ.get('MASTER_ADDR', '?')} answer, where the processes of the run meet"
-        ranks = ", ".join(map(str, behind or [])) or "?"
-        return gone(f"process {ranks} of {self.size}, seen from process {self.rank} on {socket.gethostname()}", found)
+        return gone(among(behind or [], self.size), self.rank, found)
 
     def behind(self) -> list[int]:
         """Processes that came less far than this one, else those that have not found out within
@@ -216,8 +215,7 @@ def join_team() -> Iterator[Team]:
     except RuntimeError as error:
         if not is_of_exchange(error):
             raise
-        place = f"{os.environ.get('MASTER_ADDR', '?')}, seen from process {processes.rank()} on {socket.gethostname()}"
-        raise gone(place, " ".join(str(error).split())[:300]) from error
+        raise gone(os.environ.get("MASTER_ADDR", "?"), processes.rank(), in_short(error)) from error
     _current = Team(rank, size, device, PrefixStore("treetune", store))
     try:
         yield _current
@@ -268,17 +266,26 @@ def meet(store: Any, rank: int, size: int) -> Any:
                 store.set(f"to{store.get(f'here{other}').decode()}", word)
         missing = [other for other in missing if not store.check([f"{word}in{other}"])]
         if missing and time.monotonic() > until:
-            ranks = ", ".join(map(str, missing))
-            raise gone(f"process {ranks} of {size}, seen from process 0 on {socket.gethostname()}",
-                       f"nothing came within {timeout().total_seconds():g} s of the start")
+            raise gone(among(missing, size), rank, f"nothing came within {timeout().total_seconds():g} s of the start")
         time.sleep(MEETING_SECONDS if missing else 0)
     return PrefixStore(word, store)
 
 
-def gone(where: str, found: str) -> TrainingError:
-    """The error for a process that the others wait for in vain."""
-    return TrainingError("E4006", "a process of the run is gone or does not answer", where=where, found=found,
+def gone(who: str, rank: int, found: str) -> TrainingError:
+    """The error for a process, or a machine, that process ``rank`` waits for in vain."""
+    return TrainingError("E4006", "a process of the run is gone or does not answer",
+                         where=f"{who}, seen from process {rank} on {socket.gethostname()}", found=found,
                          do="run the same command again to go on from the last checkpoint")
+
+
+def among(ranks: Sequence[int], size: int) -> str:
+    """Which processes of how many."""
+    return f"process {', '.join(map(str, ranks)) or '?'} of {size}"
+
+
+def in_short(error: RuntimeError) -> str:
+    """What torch says, on one line."""
+    return " ".join(str(error).split())[:300]
 
 
 def within(seconds: float, ask: Callable[[], T]) -> T | None:

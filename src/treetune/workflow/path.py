@@ -269,10 +269,11 @@ def fingerprint_before(folder: RunFolder) -> dict[str, Any] | None:
     """What the folder's run was started with: as written down, else as its newest readable checkpoint says."""
     if folder.data.exists():
         return dict(read_json(folder.data)["fingerprint"])
-    found = [path for path in folder.checkpoints.glob("step-*/manifest.json") if path.parent.name[5:].isdigit()]
-    for path in sorted(found, key=lambda path: -int(path.parent.name[5:])):  # by step: a clock may have been set back
+    from treetune.train.checkpoint import MANIFEST, steps_on_disk
+
+    for _, path in steps_on_disk(folder.checkpoints):
         with contextlib.suppress(RunError, KeyError, TypeError, ValueError):  # broken: not resumed either
-            return dict(read_json(path)["fingerprint"])
+            return dict(read_json(path / MANIFEST)["fingerprint"])
     return None
 
 

@@ -16,6 +16,11 @@ def laws(benchmark_module: Any) -> Any:
     return benchmark_module("scaling_law")
 
 
+def law_of(laws: Any, floor: float, a: float, alpha: float, b: float, beta: float) -> Any:
+    """A law whose terms of size and text are ``a`` and ``b`` at a million."""
+    return laws.Law(floor, a * 1e6**alpha, alpha, b * 1e6**beta, beta)
+
+
 def made(laws: Any, law: Any, noise: float = 0.0) -> list[Any]:
     """A grid of runs whose losses are those of the law, but for a share of chance."""
     draw = np.random.default_rng(7)
@@ -25,7 +30,7 @@ def made(laws: Any, law: Any, noise: float = 0.0) -> list[Any]:
 
 @pytest.mark.parametrize(("floor", "alpha", "beta"), [(0.9, 0.34, 0.28), (1.3, 0.5, 0.6), (0.4, 0.25, 0.9)])
 def test_the_numbers_that_losses_were_made_with_are_found(laws: Any, floor: float, alpha: float, beta: float) -> None:
-    law = laws.Law(floor, 0.5 * 1e6**alpha, alpha, 0.9 * 1e6**beta, beta)
+    law = law_of(laws, floor, 0.5, alpha, 0.9, beta)
     found = laws.fit(made(laws, law))
     assert found.floor == pytest.approx(floor, rel=1e-3)
     assert (found.alpha, found.beta) == pytest.approx((alpha, beta), rel=1e-3)
@@ -34,14 +39,14 @@ def test_the_numbers_that_losses_were_made_with_are_found(laws: Any, floor: floa
 
 
 def test_one_run_gone_wrong_does_not_bend_the_law(laws: Any) -> None:
-    law = laws.Law(0.9, 0.5 * 1e6**0.4, 0.4, 0.9 * 1e6**0.35, 0.35)
+    law = law_of(laws, 0.9, 0.5, 0.4, 0.9, 0.35)
     runs = made(laws, law)
     runs[7] = laws.Trained(runs[7].parameters, runs[7].tokens, 1.3 * runs[7].loss)
     assert laws.fit(runs).loss(6.2e6, 2.4e6) == pytest.approx(law.loss(6.2e6, 2.4e6), rel=2e-3)
 
 
 def test_intervals_come_from_resampled_runs_and_hold_the_truth(laws: Any) -> None:
-    law = laws.Law(0.9, 0.5 * 1e6**0.4, 0.4, 0.9 * 1e6**0.35, 0.35)
+    law = law_of(laws, 0.9, 0.5, 0.4, 0.9, 0.35)
     runs = made(laws, law, noise=0.003)
     found = laws.resampled(runs, laws.fit(runs), 12)
     assert found == laws.resampled(runs, laws.fit(runs), 12)
@@ -58,8 +63,7 @@ numbers = st.tuples(st.floats(0.1, 2), st.floats(0.1, 2), st.floats(0.1, 1.5), s
 def test_more_compute_wants_a_larger_model_and_more_text(
     laws: Any, numbers: tuple[float, ...], flops: float, more: float
 ) -> None:
-    floor, a, alpha, b, beta = numbers
-    law = laws.Law(floor, a * 1e6**alpha, alpha, b * 1e6**beta, beta)
+    law = law_of(laws, *numbers)
     size, larger = law.best_size(flops), law.best_size(more * flops)
     assert larger > size
     assert more * flops / larger > flops / size
@@ -71,8 +75,7 @@ def test_more_compute_wants_a_larger_model_and_more_text(
 def test_no_other_size_of_the_same_compute_is_better(
     laws: Any, numbers: tuple[float, ...], flops: float, factor: float
 ) -> None:
-    floor, a, alpha, b, beta = numbers
-    law = laws.Law(floor, a * 1e6**alpha, alpha, b * 1e6**beta, beta)
+    law = law_of(laws, *numbers)
     for size in (law.best_size(flops) * factor, law.best_size(flops) / factor):
         assert law.loss(size, flops / 6 / size) >= law.best_loss(flops) * (1 - 1e-12)
     low, high = law.sizes_within(flops, 0.01)
