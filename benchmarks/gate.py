@@ -124,16 +124,16 @@ def simulate(draws: int, num_rows: int = NUM_ROWS) -> list[dict[str, Any]]:
 def stored(run: str, data: str, wrong: str) -> Judged:
     """The predictions of ``predictions.jsonl`` with the verdicts by the file that was measured."""
     from treetune.data.split import same_text
-    from treetune.tasks.contract import TaskOptions, load_task
+    from treetune.tasks.contract import load_task
     from treetune.workflow.gate import definition_of, wrong_answers
     from treetune.workflow.gather import read_for, to_examples
+    from treetune.workflow.run import options_of
 
     folder = RunFolder(Path(run))
     settings, measured = read_json(folder.model / "treetune.json"), read_json(folder.evaluation)
     task = load_task(settings["task"])
     result = read_for(task, data or measured["data"], "test", {})
-    options = TaskOptions(tuple(settings["labels"]), settings["prompt_language"])
-    examples = to_examples(task, result, options, None, 1.0).examples
+    examples = to_examples(task, result, options_of(settings), None, 1.0).examples
     lines = [json.loads(line) for line in folder.predictions.read_text("utf-8").splitlines()]
     if [line["row"] for line in lines] != [each.row for each in examples]:
         raise SystemExit("the predictions are not those of this file: run treetune evaluate again, or give --data")

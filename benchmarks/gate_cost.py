@@ -29,8 +29,9 @@ from treetune.decide.gate import fit_gate, sealed
 from treetune.decide.judged import one_per_group, split_judged
 from treetune.decide.sequence import Promise
 from treetune.decide.validators.contract import validators_of
-from treetune.tasks.contract import TaskOptions, load_task
+from treetune.tasks.contract import load_task
 from treetune.workflow.decider import Decider, Recording
+from treetune.workflow.run import options_of
 
 WRONG = {"translation": "chrf<20", "summarization": "rougeL<0.1"}
 
@@ -39,7 +40,7 @@ def measure(run: str) -> dict[str, Any]:
     """Milliseconds a row of the prediction and of the door."""
     settings = read_json(RunFolder(Path(run)).model / "treetune.json")
     task = load_task(settings["task"])
-    open_run = SimpleNamespace(task=task, options=TaskOptions(tuple(settings["labels"]), settings["prompt_language"]))
+    open_run = SimpleNamespace(task=task, options=options_of(settings))
     judged = stored(run, "", WRONG.get(task.NAME, ""))
     own = examples_by_row(run, "", open_run)
     examples = [own[each.row] for each in judged.predictions]

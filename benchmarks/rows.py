@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,35 @@ import numpy as np
 from treetune.core.records import Example, TokenizedExample
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+INSTRUCTIONS = {
+    "instruction": "Is the review positive, negative or neutral? Answer with one word.",
+    "alpaca": "Below stands an instruction that describes a task, and behind it an input that the task is about. "
+              "Write a response that does what the instruction asks for.\n\n### Instruction:\nRead the movie review "
+              "and classify its sentiment. Answer with one of three labels: positive, negative, neutral.\n\n"
+              "### Input:\n",
+}
+"""What ``SET+NAME`` has in front of every row of SET: a plain sentence; the layout of Alpaca's prompts."""
 SETS = {
-    "sentiment/sst3": "sentiment", "qa/squad_v11_dev": "question_answering",
+    "sentiment/sst3": "sentiment", "sentiment/sst3+instruction": "sentiment", "sentiment/sst3+alpaca": "sentiment",
+    "qa/squad_v11_dev": "question_answering",
     "translation/multi30k_en_de": "translation", "summarization/scitldr": "summarization",
-    "sample/sentiment": "sentiment", "sample/question_answering": "question_answering",
+    "sample/sentiment": "sentiment", "sample/sentiment+alpaca": "sentiment",
+    "sample/question_answering": "question_answering",
 }
 
 
 def place_of(name: str, split: str = "train") -> Path:
-    """The file of a set; ``sample/…`` are the rows in the package."""
+    """The file of a set, whatever its instruction; ``sample/…`` are the rows in the package."""
     from treetune.data.sample import sample_path
 
-    return sample_path(SETS[name], split) if name.startswith("sample/") else DATA / name / f"{split}.jsonl.gz"
+    folder = name.partition("+")[0]
+    return sample_path(SETS[name], split) if name.startswith("sample/") else DATA / folder / f"{split}.jsonl.gz"
+
+
+def instruction_of(name: str) -> str:
+    """What stands in front of every row of the set; "" where nothing does."""
+    own = name.partition("+")[2]
+    return INSTRUCTIONS[own] if own else ""
 
 
 def is_there(name: str) -> bool:
@@ -41,7 +59,7 @@ def examples_of(name: str, split: str = "train") -> tuple[list[Example], list[st
     task = load_task(SETS[name])
     read = read_for(task, str(place_of(name, split)), split, {})
     usable = to_examples(task, read, TaskOptions(), None, 0.05).rows
-    options = task.options_from_rows(usable, "auto")
+    options = replace(task.options_from_rows(usable, "auto"), instruction=instruction_of(name))
     gathered = to_examples(task, read, options, None, 0.05)
     group = group_of(task)
     return list(gathered.examples), [group(row) for row in gathered.rows]
@@ -80,7 +98,8 @@ def save_rows(path: Path, rows: Sequence[TokenizedExample]) -> None:
     np.savez(path, prompt=np.concatenate([row.prompt_ids for row in rows]),
              completion=np.concatenate([row.completion_ids for row in rows]),
              prompt_length=[len(row.prompt_ids) for row in rows],
-             completion_length=[len(row.completion_ids) for row in rows], num_cut=[row.num_cut for row in rows])
+             completion_length=[len(row.completion_ids) for row in rows], num_cut=[row.num_cut for row in rows],
+             num_instruction=[row.num_instruction for row in rows])
 
 
 def load_rows(path: str) -> list[TokenizedExample]:
@@ -88,9 +107,9 @@ def load_rows(path: str) -> list[TokenizedExample]:
     with np.load(path) as saved:
         prompts = np.split(saved["prompt"], np.cumsum(saved["prompt_length"])[:-1])
         completions = np.split(saved["completion"], np.cumsum(saved["completion_length"])[:-1])
-        cut = saved["num_cut"].tolist()
-    return [TokenizedExample(number, 0, prompt.astype(np.int64), completion.astype(np.int64), int(num_cut))
-            for number, (prompt, completion, num_cut) in enumerate(zip(prompts, completions, cut, strict=True))]
+        counts = zip(saved["num_cut"].tolist(), saved["num_instruction"].tolist(), strict=True)
+    return [TokenizedExample(number, 0, prompt.astype(np.int64), completion.astype(np.int64), *both)
+            for number, (prompt, completion, both) in enumerate(zip(prompts, completions, counts, strict=True))]
 
 
 def num_tokens(row: TokenizedExample) -> int:

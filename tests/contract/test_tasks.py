@@ -5,6 +5,7 @@ import inspect
 import json
 import unicodedata
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -52,6 +53,7 @@ def check_example(task: Task, row: Row, example: Example, options: TaskOptions) 
     bare = task.example_from_row(bare_row, options, with_answer=False)
     assert bare.prompt == example.prompt
     assert (bare.completion, bare.answers, bare.candidates) == ("", (), example.candidates)
+    assert example.instruction == bare.instruction == options.instruction
 
 
 @every_task
@@ -131,3 +133,15 @@ def test_every_row_of_real_data_is_accepted_and_read_back(name: str, folder: str
     options = task.options_from_rows(rows, "auto")
     for row, example in zip(rows, examples_of(task, rows, options), strict=True):
         check_example(task, row, example, options)
+
+
+@every_task
+def test_every_task_hands_the_instruction_on_and_leaves_the_rest_as_it_is(name: str) -> None:
+    task = load_task(name)
+    rows = sample_rows(name)["train"][:20]
+    plain = task.options_from_rows(rows, "auto")
+    told = replace(plain, instruction="Do as the examples do.")
+    for row, example, other in zip(rows, examples_of(task, rows, told), examples_of(task, rows, plain), strict=True):
+        check_example(task, row, example, told)
+        assert replace(example, instruction="") == other
+        assert example.prompt_text == "Do as the examples do.\n" + other.prompt_text

@@ -14,6 +14,8 @@ from treetune.core.errors import EXIT_DATA
 from treetune.core.language import say
 from treetune.core.settings import TuneSettings, read_settings
 
+SHOWN = 400  # characters of a prompt at either end
+
 
 def check(
     config: str | None, overrides: dict[str, Any], *,
@@ -67,10 +69,15 @@ def show(found: dict[str, Any]) -> None:
     if len(found["refused"]) > 10:
         console.print(say("{count} rows refused in all", count=len(found["refused"])))
     for example in found["rendered"]:
-        text = Text(example["prompt"][-400:], style="dim")
+        text = Text(both_ends(example["prompt"]), style="dim")
         text.append(example["completion"], style="bold green")
         console.print(text)
     console.print(say("dim: read only; bold green: learnt (carries the loss)"))
+
+
+def both_ends(text: str) -> str:
+    """The text, without the middle where it is long."""
+    return text if len(text) <= 2 * SHOWN else f"{text[:SHOWN]} […] {text[-SHOWN:]}"
 
 
 run = with_flags(TuneSettings, check)

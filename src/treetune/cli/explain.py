@@ -110,7 +110,8 @@ def show_words(found: dict[str, Any]) -> None:
     largest = max((abs(word["value"] or 0) for word in found["words"]), default=0.0) or 1.0
     line, end, part = Text(), 0, ""
     for word in found["words"]:
-        gap = "\n" if part and word["part"] != part else " " if word["start"] > end else ""
+        anew = word["part"] != part or word["start"] < end  # a run's instruction and the task's own words are one part
+        gap = "\n" if part and anew else " " if word["start"] > end else ""
         strong = abs(word["value"] or 0) >= largest / 4
         sign = ("+" if word["value"] > 0 else "-") if strong else ""
         style = "dim" if word["value"] is None else "bold blue" if sign == "+" else "bold red" if sign else ""

@@ -73,6 +73,8 @@ class Example:
         question: what is asked about ``source``, for tasks that ask; ``""`` else.
         spans: (start, end) characters of ``source`` where an answer stands, first answer first; () where unknown or
             where there is none.
+        instruction: what stands in front of every prompt of the run, as the user gave it; no part of ``prompt``, whose
+            first piece tells the task's form. ``""``: nothing does.
     """
 
     row: int
@@ -87,9 +89,27 @@ class Example:
     groups: Mapping[str, str] = field(default_factory=dict)
     question: str = ""
     spans: tuple[tuple[int, int], ...] = ()
+    instruction: str = ""
+
+    @property
+    def lead(self) -> str:
+        """The instruction as it is read: on lines of its own, unless it ends in white space by itself."""
+        closed = not self.instruction or self.instruction[-1].isspace()
+        return self.instruction if closed else self.instruction + "\n"
+
+    @property
+    def pieces(self) -> tuple[PromptPart, ...]:
+        """All that is read, in order: the instruction, where there is one, and the prompt."""
+        return (PromptPart(self.lead), *self.prompt) if self.instruction else self.prompt
 
     @property
     def prompt_text(self) -> str:
+        """All that is read, as one text."""
+        return self.lead + self.row_text
+
+    @property
+    def row_text(self) -> str:
+        """The prompt without the instruction."""
         return "".join(part.text for part in self.prompt)
 
 
@@ -100,7 +120,8 @@ class TokenizedExample:
     Attributes:
         row: the example's row number. choice: which candidate, 0 where there is one completion only.
         prompt_ids: (P,) P >= 1. completion_ids: (C,) with end-of-text last; (0,) when only the prompt matters.
-        num_cut: prompt tokens cut off to fit ``max_length``.
+        num_cut: prompt tokens cut off to fit ``max_length``. num_instruction: prompt tokens that are the run's
+        instruction, which every row of the run has.
     """
 
     row: int
@@ -108,6 +129,7 @@ class TokenizedExample:
     prompt_ids: IntArray
     completion_ids: IntArray
     num_cut: int
+    num_instruction: int = 0
 
     @property
     def num_tokens(self) -> int:

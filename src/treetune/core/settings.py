@@ -108,7 +108,13 @@ class TuneSettings(LoopSettings):
         "auto", description="source: a decoder's answer to a question is a piece of the context, or that there is "
         "none; anything: whatever it writes; auto: source where the task's answers are checked to be such pieces"
     )
-    prompt_language: Literal["auto", "en", "zh"] = Field("auto", description="language of the instruction")
+    prompt_language: Literal["auto", "en", "zh"] = Field(
+        "auto", description="language of the task's own words in a prompt, such as Review:"
+    )
+    instruction: str = Field(
+        "", description="text in front of every prompt of the run: what to do, how, examples; all rows share it, so "
+        "decoders compute it once a pass"
+    )
     lora_r: int = Field(0, ge=0, description="rank of LoRA adapters; 0: tune all weights")
     lora_alpha: int = Field(16, ge=1, description="scale of LoRA adapters")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout of LoRA adapters")
@@ -133,7 +139,9 @@ class TuneSettings(LoopSettings):
         "auto", description="grouped: rows with the same source (passage, document) follow one another, so that trees "
         "share it; shuffled: all rows at random; auto: grouped where sources repeat"
     )
-    max_tokens_per_pass: int = Field(1280, ge=64, description="unique tokens of one packed forward pass")
+    max_tokens_per_pass: int = Field(
+        1280, ge=64, description="unique tokens of one packed forward pass, beside those of the instruction"
+    )
     max_time: str = Field("", description="time the run may take, e.g. 90m or 1h30m; then it saves and stops")
     max_energy: float = Field(0.0, ge=0, description="kilowatt-hours the run may take; 0: no limit")
     max_cost: float = Field(0.0, ge=0, description="money the run may cost, in the unit of the prices; 0: no limit")

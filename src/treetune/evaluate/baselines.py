@@ -70,9 +70,9 @@ def question_overlap_sentence(examples: Examples, train_examples: Examples) -> l
     """The sentence of the source that shares most different words with the question; of several, the first.
 
     The question is what the prompt holds besides the source; words that every prompt of that language holds
-    there (the instruction) are left out, unless nothing would remain. In Chinese, characters are the words.
+    there (the task's own) are left out, unless nothing would remain. In Chinese, characters are the words.
     """
-    fixed = _instruction_words([*examples, *train_examples])
+    fixed = _fixed_words([*examples, *train_examples])
     chosen: list[str] = []
     for example in examples:
         asked = _words_besides_source(example)
@@ -89,11 +89,11 @@ def _lead(example: Example, count: int) -> str:
 
 
 def _words_besides_source(example: Example) -> set[str]:
-    prompt = example.prompt_text
+    prompt = example.row_text
     return set(words(prompt.replace(example.source, " ", 1) if example.source else prompt))
 
 
-def _instruction_words(examples: Examples) -> dict[str, set[str]]:
+def _fixed_words(examples: Examples) -> dict[str, set[str]]:
     """Language -> words that all its prompts hold besides the source."""
     prompts: dict[str, list[set[str]]] = defaultdict(list)
     for example in examples:

@@ -7,7 +7,7 @@ layout has one: answer and runner-up share the whole prompt, shortened prompts s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from treetune.models.decoder import label_log_probs
 from treetune.models.engine import core_model
 from treetune.models.label_loss import at_least_float32
 from treetune.models.load import LoadedModel
-from treetune.models.tokens import encode_texts, fit_prompt, start_ids
+from treetune.models.tokens import encode_texts, fit_prompt, instruction_length, start_ids
 
 MAX_TOKENS = 768  # of a packed pass, as in prediction: the size at which a run proved its layout exact
 ROWS_PER_PASS = 32
@@ -80,7 +80,8 @@ class Written:
 
     Attributes:
         ids: (L,) the input. layout: ``tree``, ``packed`` or ``padded``.
-        continuations: the answer's first. See the protocol for the others.
+        continuations: the answer's first. num_instruction: tokens of the input that are the run's instruction. See the
+        protocol for the others.
     """
 
     loaded: LoadedModel
@@ -90,6 +91,7 @@ class Written:
     continuations: tuple[Continuation, ...]
     layout: str
     removal: str = DELETED
+    num_instruction: int = 0
 
     def embedded(self) -> torch.Tensor:
         found: torch.Tensor = _embedding(self.loaded)(torch.from_numpy(self.ids).to(self.loaded.model.device))
@@ -142,7 +144,7 @@ class Written:
     @torch.no_grad()
     def _completion_logs(self, kept: BoolArray, completions: Sequence[IntArray]) -> list[FloatArray]:
         """Log-probabilities of every completion behind every shortened input, one after another."""
-        rows = [TokenizedExample(number, choice, prompt, completion, 0)
+        rows = [TokenizedExample(number, choice, prompt, completion, 0, self.num_instruction)
                 for number, prompt in enumerate(map(self._shortened, kept))
                 for choice, completion in enumerate(completions)]
         result: list[list[float]] = [[] for _ in rows]
@@ -177,14 +179,15 @@ def read_input(
     """
     if loaded.head == "seq2seq":
         return _read_whole(loaded, example, max_length)
-    texts = encode_texts(loaded.tokenizer, [part.text for part in example.prompt])
+    pieces = example.pieces
+    texts = encode_texts(loaded.tokenizer, [part.text for part in pieces])
     start = start_ids(loaded.tokenizer)
     ids, _ = fit_prompt(example, texts, start, max_length)
     words: list[Word] = []
     first = len(start)
-    lengths = _kept_lengths([len(texts[part.text]) for part in example.prompt],
-                            [part.cuttable for part in example.prompt], len(ids) - len(start))
-    for part, length in zip(example.prompt, lengths, strict=True):
+    lengths = _kept_lengths([len(texts[part.text]) for part in pieces], [part.cuttable for part in pieces],
+                            len(ids) - len(start))
+    for part, length in zip(pieces, lengths, strict=True):
         _, offsets = offsets_of(loaded.tokenizer, part.text)
         words += words_of(part.text, offsets[:length], range(first, first + length), _name_of(part.text, example))
         first += length
@@ -203,6 +206,8 @@ def _kept_lengths(lengths: Sequence[int], cuttable: Sequence[bool], room: int) -
 
 
 def _name_of(text: str, example: Example) -> str:
+    if text == example.lead:  # it may say what a row says: only its end tells them apart
+        return INSTRUCTION
     if text == example.source:
         return SOURCE
     return QUESTION if example.question and text.strip() == example.question.strip() else INSTRUCTION
@@ -224,7 +229,7 @@ def _read_whole(loaded: LoadedModel, example: Example, max_length: int) -> tuple
 def _with_part(word: Word, example: Example) -> Word:
     """The word with the part of the prompt it starts in."""
     at = 0
-    for part in example.prompt:
+    for part in example.pieces:
         if word.start < at + len(part.text):
             return Word(word.text, _name_of(part.text, example), word.start - at, word.end - at, word.tokens)
         at += len(part.text)
@@ -238,7 +243,8 @@ def label_subject(
     ends = _answer_ids(loaded, [example.candidates[answer], example.candidates[rival]])
     ids, words = read_input(loaded, example, max_length - max(map(len, ends)))
     both = (whole(ends[0], 1.0), whole(ends[1], -1.0))
-    return Written(loaded, words, Answered(answer, rival), ids, both, layout)
+    return Written(loaded, words, Answered(answer, rival), ids, both, layout,
+                   num_instruction=instruction_length(loaded.tokenizer, example))
 
 
 def text_subject(
@@ -257,13 +263,13 @@ def text_subject(
         raise UsageError("E2604", "the answer has no such token", found=str(token), allowed=f"0 to {len(ids) - 1}",
                          do="choose a token of the answer")
     prompt, words = read_input(loaded, example, max_length - len(ids))
-    first = Written(loaded, words, Answered(text, ""), prompt, (whole(ids, 1.0),), layout)
+    first = Written(loaded, words, Answered(text, ""), prompt, (whole(ids, 1.0),), layout,
+                    num_instruction=instruction_length(loaded.tokenizer, example))
     rivals = runners_up(first, ids)
     pieces, beside = (tuple(loaded.tokenizer.decode([each]) for each in row.tolist()) for row in (ids, rivals))
     rival = "".join(beside) if token is None else beside[token]
     shown = text if token is None else pieces[token]
-    answered = Answered(shown, rival, pieces, beside)
-    return Written(loaded, words, answered, prompt, (against(ids, rivals, token),), layout)
+    return replace(first, answered=Answered(shown, rival, pieces, beside), continuations=(against(ids, rivals, token),))
 
 
 @torch.no_grad()

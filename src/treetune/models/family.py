@@ -18,8 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from treetune.core.errors import ModelError
+from treetune.core.errors import ModelError, UsageError
 from treetune.core.records import Example, OutputKind
+from treetune.core.settings import TuneSettings
 from treetune.models.adapters import ADAPTER_CONFIG, base_of
 from treetune.models.embedded import resolve
 from treetune.tasks.contract import Task, load_task, outputs_of, task_names
@@ -38,6 +39,8 @@ HEADS: Mapping[tuple[str, OutputKind], str] = {
     (SEQ2SEQ, OutputKind.LABEL): "seq2seq",
 }
 LANGUAGE_HEADS = {DECODER: "causal", ENCODER: "masked"}
+BARE_HEADS, BARE_MODELS = ("classes", "spans"), ("marian",)
+"""What reads a row's bare text, without the words that a task puts around it."""
 ENCODERS = (
     "albert", "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "deberta", "deberta-v2",
     "distilbert", "electra", "ernie", "eurobert", "ibert", "megatron-bert", "mobilebert", "modernbert", "mpnet",
@@ -122,6 +125,22 @@ def head_for(name: str, task: Task, *, revision: str | None = None) -> str:
         found=f"{family} × {', '.join(outputs_of(task))}", allowed=working_pairs(),
         do="choose a model of another family, or another task",
     )
+
+
+def refuse_unread(settings: TuneSettings, head: str) -> None:
+    """An instruction for a model that would not read it.
+
+    Raises:
+        UsageError: E2078.
+    """
+    if not settings.instruction:
+        return
+    kind = str(configuration(settings.model, settings.revision).get("model_type", ""))
+    if head in BARE_HEADS or (head == "seq2seq" and kind in BARE_MODELS):
+        raise UsageError("E2078", "this model reads a row's bare text and would never see an instruction",
+                         where="--instruction", found=f"{settings.model}: {kind}",
+                         allowed="decoders; sequence-to-sequence models but Marian",
+                         do="leave --instruction away, or choose a decoder")
 
 
 def kind_of(head: str, task: Task) -> OutputKind:

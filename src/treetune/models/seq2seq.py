@@ -103,7 +103,7 @@ def encode_sources(examples: Sequence[Example], tokenizer: Any, max_length: int)
     whole = dict(zip(distinct, tokenizer(distinct, split_special_tokens=True)["input_ids"], strict=True))
     long = [place for place, text in enumerate(texts) if len(whole[text]) > max_length]
     before, after = special_ids(tokenizer)
-    parts = encode_texts(tokenizer, [part.text for place in long for part in examples[place].prompt])
+    parts = encode_texts(tokenizer, [part.text for place in long for part in examples[place].pieces])
     result = [(np.array(whole[text], dtype=np.int64), 0) for text in texts]
     for place in long:
         if bare:

@@ -1,4 +1,7 @@
-"""From examples to token ids. Too long rows lose tokens of cuttable prompt parts, never of the answer; counted."""
+"""From examples to token ids. Too long rows lose tokens of cuttable prompt parts, never of the answer; counted.
+
+Each piece of a prompt is encoded by itself, so rows with one instruction begin with exactly its tokens.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,8 @@ def tokenize(
     for example in examples:
         completion = [*texts[example.completion], end] if with_completion else []
         prompt, num_cut = fit_prompt(example, texts, start, max_length - len(completion))
-        result.append(TokenizedExample(example.row, 0, prompt, np.array(completion, dtype=np.int64), num_cut))
+        result.append(TokenizedExample(example.row, 0, prompt, np.array(completion, dtype=np.int64), num_cut,
+                                       len(texts[example.lead])))
     return result
 
 
@@ -71,15 +75,21 @@ def tokenize_candidates(
         completions = [[*texts[text], end] for text in example.candidates.values()]
         prompt, num_cut = fit_prompt(example, texts, start, max_length - max(map(len, completions)))
         result += [
-            TokenizedExample(example.row, choice, prompt, np.array(completion, dtype=np.int64), num_cut)
+            TokenizedExample(example.row, choice, prompt, np.array(completion, dtype=np.int64), num_cut,
+                             len(texts[example.lead]))
             for choice, completion in enumerate(completions)
         ]
     return result
 
 
+def instruction_length(tokenizer: Any, example: Example) -> int:
+    """Tokens of the example's instruction."""
+    return len(encode_texts(tokenizer, [example.lead])[example.lead])
+
+
 def _texts(examples: Sequence[Example], with_completion: bool) -> Iterable[str]:
     for example in examples:
-        yield from (part.text for part in example.prompt)
+        yield from (part.text for part in example.pieces)
         if with_completion:
             yield example.completion
 
@@ -88,11 +98,12 @@ def fit_prompt(
     example: Example, texts: dict[str, list[int]], start: list[int], room: int
 ) -> tuple[IntArray, int]:
     """Prompt ids that fit into ``room`` tokens, and how many were cut off the ends of cuttable parts (last first)."""
-    parts = [texts[part.text] for part in example.prompt]
+    pieces = example.pieces
+    parts = [texts[part.text] for part in pieces]
     excess = len(start) + sum(map(len, parts)) - room
     num_cut = max(excess, 0)
     for place in reversed(range(len(parts))):
-        if excess > 0 and example.prompt[place].cuttable:
+        if excess > 0 and pieces[place].cuttable:
             keep = max(len(parts[place]) - excess, 0)
             excess -= len(parts[place]) - keep
             parts[place] = parts[place][:keep]
@@ -101,6 +112,7 @@ def fit_prompt(
         raise DataError(
             "E1301", "the row does not fit into the model's window even with its source cut away",
             where=f"{example.split} row {example.row_id}", found=f"{excess + room} tokens that may not be cut",
-            allowed=f"{room} tokens", do="shorten the answer or choose a model with a longer window",
+            allowed=f"{room} tokens", do="shorten the instruction or choose a model with a longer window"
+            if example.instruction else "shorten the answer or choose a model with a longer window",
         )
     return np.array(ids, dtype=np.int64), num_cut

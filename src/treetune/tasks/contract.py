@@ -35,10 +35,12 @@ class TaskOptions:
 
     Attributes:
         labels: label names in a fixed order, for LABEL tasks. prompt_language: ``auto``, ``en`` or ``zh``.
+        instruction: stands in front of every prompt; a task hands it on to its examples.
     """
 
     labels: tuple[str, ...] = ()
     prompt_language: str = "auto"
+    instruction: str = ""
 
 
 class Task(Protocol):

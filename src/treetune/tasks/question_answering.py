@@ -101,7 +101,7 @@ def example_from_row(row: Row, options: TaskOptions, *, with_answer: bool = True
                 PromptPart(after)),
         completion=completion_of(answers[0], language) if answers else "", answers=answers, candidates={},
         source=context, language=language, groups=groups_of(row, {column.name: 0 for column in COLUMNS}),
-        question=question, spans=spans_of(row, answers),
+        question=question, spans=spans_of(row, answers), instruction=options.instruction,
     )
 
 

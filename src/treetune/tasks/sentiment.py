@@ -74,7 +74,7 @@ def example_from_row(row: Row, options: TaskOptions, *, with_answer: bool = True
         row=row.number, row_id=row.id, split=row.split,
         prompt=(PromptPart(before), PromptPart(text, cuttable=True), PromptPart(after)),
         completion=words.get(label, ""), answers=(label,) if label else (), candidates=words, source=text,
-        language=language, groups=groups_of(row, {"text": 0, "label": 0}),
+        language=language, groups=groups_of(row, {"text": 0, "label": 0}), instruction=options.instruction,
     )
 
 

@@ -37,7 +37,7 @@ def example_from_row(row: Row, options: TaskOptions, *, with_answer: bool = True
         prompt=(PromptPart(document, cuttable=True), PromptPart(FRAMES[language])),
         completion=lead + " ".join(summary.split()) if summary else "",
         answers=(summary,) if summary else (), candidates={}, source=document, language=language,
-        groups=groups_of(row, {"document": 0, "summary": 0}),
+        groups=groups_of(row, {"document": 0, "summary": 0}), instruction=options.instruction,
     )
 
 

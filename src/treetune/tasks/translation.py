@@ -77,7 +77,7 @@ def example_from_row(row: Row, options: TaskOptions, *, with_answer: bool = True
         prompt=(PromptPart(before), PromptPart(source, cuttable=True), PromptPart(after)),
         completion=lead + " ".join(target.split()) if target else "", answers=(target,) if target else (),
         candidates={}, source=source, language=language,
-        groups=groups_of(row, {column.name: 0 for column in COLUMNS}),
+        groups=groups_of(row, {column.name: 0 for column in COLUMNS}), instruction=options.instruction,
     )
 
 

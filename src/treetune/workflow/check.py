@@ -9,7 +9,7 @@ from treetune.core.language import say
 from treetune.core.records import Example
 from treetune.core.settings import TuneSettings
 from treetune.data.check import DataReport, inspect, lengths_of
-from treetune.models.family import head_for, load_head
+from treetune.models.family import head_for, load_head, refuse_unread
 from treetune.tasks.contract import Task, TaskOptions, load_task
 from treetune.workflow.gather import Gathered, cut_report, gather_training
 
@@ -26,6 +26,7 @@ def check(settings: TuneSettings, *, with_tokens: bool = True) -> dict[str, Any]
     """
     task = load_task(settings.task)
     head = head_for(settings.model, task, revision=settings.revision)
+    refuse_unread(settings, head)
     training, validation, options = gather_training(settings.model_copy(update={"max_refused_share": 1.0}), task, None)
     splits = {"train": training, "validation": validation}
     report = inspect_splits(task, splits, options)

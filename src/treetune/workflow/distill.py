@@ -73,8 +73,9 @@ def label_logs(name: str, task: Task, examples: Sequence[Example], on_event: OnE
                          found=f"{run.task.NAME}: {', '.join(run.options.labels)}",
                          allowed=f"{task.NAME}: {', '.join(labels)}", do="name a run of the same task and labels")
     on_event({"event": "predicting", "system": "teacher", "rows": len(examples)})
-    # the teacher reads its own prompts, whatever language the student's are in
-    found = predict_answers(run.loaded, run.task, examples, max_length=run.max_length,
+    # a student with a label head has no instruction; the teacher reads the one it was tuned with
+    own = [replace(each, instruction=run.options.instruction) for each in examples]
+    found = predict_answers(run.loaded, run.task, own, max_length=run.max_length,
                             max_new_tokens=run.max_new_tokens, layout=run.layout)
     return [np.array([math.log(max(SMALLEST, each.scores[f"probability:{label}"])) for label in labels])
             for each in found]

@@ -95,7 +95,7 @@ def shown_examples(
 ) -> list[dict[str, Any]]:
     """Some right and some wrong answers, the surest ones first, for the report."""
     pairs: list[dict[str, Any]] = [
-        {"input": example.prompt_text[-600:], "reference": example.answers[0] if example.answers else "",
+        {"input": example.row_text[-600:], "reference": example.answers[0] if example.answers else "",
          "answer": prediction.answer, "correct": prediction.answer in example.answers,
          "probability": prediction.scores["probability"]}
         for example, prediction in zip(examples, predictions, strict=True)

@@ -195,13 +195,15 @@ def written_and_proved(
     refuse_miss(parity, limits, form)
     frame = frame_of(run, examples)
     if form == "gguf":
-        module.write_modelfile(folder, frame, run.max_new_tokens, run.loaded.tokenizer.eos_token)
+        module.write_modelfile(folder, frame or [examples[0].lead, None], run.max_new_tokens,
+                               run.loaded.tokenizer.eos_token)
     return {
         "form": form, "precision": precision, "task": run.task.NAME, "head": run.loaded.head,
         "labels": list(run.options.labels), "base_model": run.facts["base_model"],
         "run_model": model_digest(run.folder.model), "max_length": window, "max_new_tokens": run.max_new_tokens,
         "written": written, "parity": parity, "limits": limits, "verified": HOW[form],
         "not_verified": NOT_RUN.get(form, ""), "prompt": frame, "as_one_text": one_text,
+        **({"instruction": run.options.instruction} if run.options.instruction else {}),
         "versions": versions(module.PACKAGES), "created": time.strftime("%Y-%m-%d"), "files": files_of(folder),
     }
 
@@ -249,7 +251,7 @@ def frame_of(run: Run, examples: Sequence[Example]) -> list[str | None] | None:
     """The prompt with None where a row's text goes; None where rows have more than one text, e.g. a question."""
     if any(each.question for each in examples):  # all of these rows may ask the same: it is a row's all the same
         return None
-    frames = {tuple(None if part.cuttable else part.text for part in each.prompt) for each in examples}
+    frames = {tuple(None if part.cuttable else part.text for part in each.pieces) for each in examples}
     if run.loaded.head not in ("causal", "seq2seq") or len(frames) > 1:
         return None
     [frame] = frames
@@ -274,7 +276,7 @@ def as_one_text(run: Run, examples: Sequence[Example], answers: Sequence[str]) -
     whole = encode_texts(tokenizer, [each.prompt_text for each in examples])
     same = [[*start, *whole[each.prompt_text]] == own.prompt_ids.tolist()
             for each, own in zip(examples, ours, strict=True)]
-    joined = [replace(each, prompt=(PromptPart(each.prompt_text, cuttable=True),)) for each in examples]
+    joined = [replace(each, prompt=(PromptPart(each.prompt_text, cuttable=True),), instruction="") for each in examples]
     equal = [one.answer == two for one, two in zip(answer(run, run.loaded, joined), answers, strict=True)]
     return {"same_ids": sum(same) / len(same), "equal_answers": sum(equal) / len(equal)}
 

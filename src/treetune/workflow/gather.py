@@ -91,7 +91,7 @@ def gather_training(
         training = replace(training, rows=tuple(kept))
     share = settings.max_refused_share
     usable = to_examples(task, training, TaskOptions(), quarantine, share).rows  # whatever the label set will be
-    options = task.options_from_rows(usable, settings.prompt_language)
+    options = replace(task.options_from_rows(usable, settings.prompt_language), instruction=settings.instruction)
     return (
         to_examples(task, training, options, quarantine, share),
         to_examples(task, validation, options,

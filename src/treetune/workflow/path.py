@@ -21,7 +21,7 @@ from treetune.core.records import IntArray, Row, TokenizedExample
 from treetune.core.settings import TuneSettings, reported_to, to_yaml, unknown_key
 from treetune.models.adapters import adapt, refuse_combination
 from treetune.models.embedded import resolve
-from treetune.models.family import Head, family_of_head, head_for, load_head
+from treetune.models.family import Head, family_of_head, head_for, load_head, refuse_unread
 from treetune.tasks.contract import Task, TaskOptions, is_extractive, load_task
 from treetune.workflow.account import open_account
 from treetune.workflow.check import inspect_splits
@@ -29,7 +29,7 @@ from treetune.workflow.distill import teacher_digest, with_teacher
 from treetune.workflow.gather import Gathered, cut_report, gather_training
 from treetune.workflow.log import MetricsLog, OnEvent
 from treetune.workflow.reporting import Reporting
-from treetune.workflow.run import save_facts, save_model
+from treetune.workflow.run import facts_of_options, save_facts, save_model
 from treetune.workflow.seen import content_digests
 from treetune.workflow.trackers.contract import require
 
@@ -81,6 +81,7 @@ def tune_folder(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequen
     task = load_task(settings.task)
     refuse_combination(settings)
     head_name = head_for(settings.model, task, revision=settings.revision)
+    refuse_unread(settings, head_name)
     made_of = answers_from(settings.answers_from, task, head_name)
     training, validation, options = gather_training(settings, task, folder.quarantine if is_lead() else None)
     fingerprint = fingerprint_of(settings, training, validation)
@@ -131,7 +132,7 @@ def tune_folder(settings: TuneSettings, on_event: OnEvent, allow_changed: Sequen
             save_model(folder, model, loaded.tokenizer, settings.model if settings.lora_r else "", loaded.place)
     facts = {
         "task": task.NAME, "family": family_of_head(head_name), "head": head_name, "settled": settled,
-        "labels": list(options.labels), "prompt_language": options.prompt_language,
+        **facts_of_options(options),
         "max_length": max_length, "max_new_tokens": settings.max_new_tokens or task.MAX_NEW_TOKENS,
         "no_repeat_ngram_size": settings.no_repeat_ngram_size, "answers_from": made_of,
         "layout": proof.layout, "engine": asdict(proof.engine),
@@ -311,7 +312,8 @@ def prove_exact(
     if not head.BRANCHES:
         on_event({"event": "layout", "asked": settings.layout, "used": "padded", "head": head.AUTO_CLASS})
         return Exactness("padded", Engine(), 0.0, ())
-    pack = max(settings.max_tokens_per_pass, MAX_TOKENS)  # as large as training and prediction will make them
+    # as large as training and prediction will make them, but for an instruction: the truth computes it row by row
+    pack = max(settings.max_tokens_per_pass, MAX_TOKENS)
     proof = prove(model, rows_to_prove(examples, num_tokens=pack), settings.layout, pack)
     first = proof.refused[0] if proof.refused else None
     on_event({"event": "exactness", "layout": settings.layout, "tolerance": TOLERANCE, "used": proof.layout,

@@ -13,7 +13,7 @@ from treetune.core.errors import ModelError, UsageError
 from treetune.core.records import Example
 from treetune.core.settings import TuneSettings
 from treetune.models.embedded import resolve
-from treetune.models.family import configuration, family_of, head_for
+from treetune.models.family import configuration, family_of, head_for, refuse_unread
 from treetune.plan.architecture import Architecture, read
 from treetune.plan.budget import Budget, budget_of, refuse_over
 from treetune.plan.devices import Device, device_named
@@ -130,7 +130,7 @@ def plan_run(
     work = count_workload(
         rows, held, settings, head, num_rows=len(training.examples), num_validation=len(validation.examples),
         sources=[example.source for example in chosen] if len(chosen) == len(training.examples) else None)
-    text = sum(len(part.text) for example in chosen for part in example.prompt) * len(training.examples) / len(chosen)
+    text = sum(len(example.prompt_text) for example in chosen) * len(training.examples) / len(chosen)
     memory = replace(memory_settings(settings, model, around), stored_bytes=_stored_bytes(config),
                      data_bytes=ROW_BYTES * (len(training.examples) + len(validation.examples)) + 4 * text)
     return planned(settings, model, work, memory, question, around)
@@ -282,6 +282,7 @@ def plan_question(settings: TuneSettings, question: Question) -> tuple[Planned, 
                          allowed="a folder in Hugging Face layout", do="check the path")
     by_task = {"decoder": "causal", "seq2seq": "seq2seq"}
     head = by_task.get(family_of(config)) or head_for(settings.model, task, revision=settings.revision)
+    refuse_unread(settings, head)
     if settings.data:
         training, validation, options = gather_training(settings, task, None)
         return plan_run(settings, config, head, training, validation, options.labels, question, around), None

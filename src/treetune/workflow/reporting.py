@@ -150,7 +150,10 @@ def number_of(value: Any) -> float | None:
 
 
 def settings_of(settings: LoopSettings) -> dict[str, Any]:
-    """The settings as flat names and plain values; of files and folders of this machine only the last name."""
+    """The settings as flat names and plain values; of files and folders of this machine only the last name.
+
+    Of an instruction, which may show rows as examples, the number of its characters.
+    """
     found: dict[str, Any] = {}
 
     def note(name: str, value: Any) -> None:
@@ -166,7 +169,7 @@ def settings_of(settings: LoopSettings) -> dict[str, Any]:
             found[name] = value
 
     for name, value in settings.model_dump().items():
-        note(name, value)
+        note(name, len(value) if name == "instruction" and value else value)
     return found
 
 

@@ -16,6 +16,7 @@ from treetune.decide.wrong import parse_wrong
 from treetune.evaluate.score import statistics_of
 from treetune.tasks.contract import Task, TaskOptions, load_task
 from treetune.workflow.decider import append_lines, queue_path, read_lines, reviews_path
+from treetune.workflow.run import options_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,7 @@ def open_desk(run_path: str | Path) -> Desk:
         raise UsageError("E2506", "this run has no gate, so nothing waits for a person", where=str(run_path),
                          do="run treetune gate, then treetune predict")
     facts = read_json(folder.model / "treetune.json")
-    options = TaskOptions(tuple(facts["labels"]), facts["prompt_language"])
-    return Desk(folder, load_task(facts["task"]), options, read_json(folder.gate)["wrong"])
+    return Desk(folder, load_task(facts["task"]), options_of(facts), read_json(folder.gate)["wrong"])
 
 
 def answer_columns(task: Task, answer: str) -> dict[str, Any]:

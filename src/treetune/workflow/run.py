@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,8 +108,18 @@ def unloaded_run(path: str | Path) -> Run:
     folder = finished_folder(path)
     facts = read_facts(folder)
     nothing: Any = None
-    return Run(folder, nothing, load_task(facts["task"]), TaskOptions(tuple(facts["labels"]), facts["prompt_language"]),
-               facts)
+    return Run(folder, nothing, load_task(facts["task"]), options_of(facts), facts)
+
+
+def facts_of_options(options: TaskOptions) -> dict[str, Any]:
+    """What is written down of a run's options; an instruction only where there is one, as in runs of before."""
+    more = {"instruction": options.instruction} if options.instruction else {}
+    return {"labels": list(options.labels), "prompt_language": options.prompt_language, **more}
+
+
+def options_of(facts: Mapping[str, Any]) -> TaskOptions:
+    """The options a run was tuned with."""
+    return TaskOptions(tuple(facts["labels"]), facts["prompt_language"], facts.get("instruction", ""))
 
 
 def read_facts(folder: RunFolder) -> dict[str, Any]:

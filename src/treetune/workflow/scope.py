@@ -15,7 +15,7 @@ from treetune.workflow.run import Run
 
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges*", "special_tokens*", "added_tokens*", "*.model", "chat_template*")
 SETTING_FILES = ("config.json", "generation_config.json", "adapter_config.json")
-ANSWERING = ("task", "head", "labels", "prompt_language", "max_length", "max_new_tokens", "answers_from",
+ANSWERING = ("task", "head", "labels", "prompt_language", "instruction", "max_length", "max_new_tokens", "answers_from",
              "no_repeat_ngram_size", "settled")
 ENGINE = "transformers"  # what answers where nothing else is named, and what every gate from before engines is bound to
 PROBES = ("a short text", "一段短文")
@@ -75,5 +75,5 @@ def prompt_digest(task: Task, options: TaskOptions) -> str:
         values = {column.name: text for column in task.COLUMNS
                   if column.required and column.name not in task.ANSWER_COLUMNS}
         example = task.example_from_row(Row(values, "probe", 1, 0, "test"), options, with_answer=False)
-        made.append([[[part.text, part.cuttable] for part in example.prompt], dict(example.candidates)])
+        made.append([[[part.text, part.cuttable] for part in example.pieces], dict(example.candidates)])
     return value_digest(made)

@@ -12,8 +12,8 @@ from typing import Any
 from treetune.core.errors import UsageError
 from treetune.core.files import RunFolder, read_json
 from treetune.models.adapters import ADAPTER_CONFIG, BASE_FILE, base_of
-from treetune.tasks.contract import TaskOptions, load_task
-from treetune.workflow.run import Run, finished_folder, load_run_model, read_facts, ready
+from treetune.tasks.contract import load_task
+from treetune.workflow.run import Run, finished_folder, load_run_model, options_of, read_facts, ready
 
 
 class SharedBase:
@@ -60,7 +60,7 @@ def open_shared(paths: Mapping[str, str | Path]) -> SharedBase:
         loaded.model.load_adapter(str(folders[name].model), adapter_name=name, is_trainable=False)
     runs = {
         name: Run(folder, replace(loaded, name=str(folder.model)), load_task(facts[name]["task"]),
-                  TaskOptions(tuple(facts[name]["labels"]), facts[name]["prompt_language"]), facts[name])
+                  options_of(facts[name]), facts[name])
         for name, folder in folders.items()
     }
     return SharedBase(loaded.model.eval(), runs)

@@ -1,5 +1,7 @@
 """Baselines answer without a model."""
 
+from dataclasses import replace
+
 import pytest
 
 from treetune.core.errors import DataError, UsageError
@@ -50,3 +52,11 @@ def test_unknown_names(make_examples) -> None:
     with pytest.raises(UsageError, match=r"E2402.*'lead_2'") as caught:
         answers_of("lead_2", make_examples([["x"]]))
     assert "write lead_3" in str(caught.value)
+
+
+def test_a_runs_instruction_changes_no_baseline(make_examples) -> None:
+    questions = ["How high is the tower?", "Which town has a bridge?"]
+    plain = make_examples([["x"]] * 2, sources=[PASSAGE] * 2, questions=questions)
+    told = [replace(each, instruction="Say how high the tower is, or which town has a bridge.") for each in plain]
+    for name in BASELINES:
+        assert answers_of(name, told, plain) == answers_of(name, plain, plain)

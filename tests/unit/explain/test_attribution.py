@@ -128,3 +128,32 @@ def test_wrong_questions_are_refused(
     with pytest.raises(UsageError) as caught:
         text_subject(decoder, sentence, " Ein", max_length=64, layout="tree", token=99)
     assert caught.value.code == "E2604"
+
+
+@pytest.mark.parametrize("method", ["integrated_gradients", "shapley", "occlusion"])
+def test_an_instruction_is_read_and_not_explained_and_sums_stay_complete(
+    decoder: LoadedModel, review: Callable[..., Example], method: str
+) -> None:
+    example = replace(review("The film was good."), instruction="The film was good.")  # what the row says, too
+    subject = label_subject(decoder, example, "positive", "negative", max_length=64, layout="tree")
+    [row] = tokenize([example], decoder.tokenizer, 64, with_completion=False)
+    assert subject.ids.tolist() == row.prompt_ids.tolist()
+    own = [word for word in subject.words if word.part == SOURCE]
+    assert [word.text for word in own] == [word.text for word in subject.words if word.part == INSTRUCTION][:len(own)]
+    assert min(token for word in own for token in word.tokens) > row.num_instruction
+    found = attribute(subject, method)
+    assert [subject.words[place] for place in found.places] == own
+    if method != "occlusion":
+        assert found.values.sum() == pytest.approx(found.score - found.without, rel=0.02, abs=1e-3)
+    bare = label_subject(decoder, review("The film was good."), "positive", "negative", max_length=64, layout="tree")
+    assert found.score != pytest.approx(attribute(bare, method).score, abs=1e-6)
+
+
+def test_a_question_s_words_are_not_taken_for_an_instruction_that_asks_the_same(
+    decoder: LoadedModel, asked: Example
+) -> None:
+    _, words = read_input(decoder, replace(asked, instruction=asked.question), 128)
+    said = {part: [word.text for word in words if word.part == part] for part in (INSTRUCTION, QUESTION)}
+    assert said[QUESTION] == ["What", "is", "it", "?"]
+    assert said[INSTRUCTION][:4] == said[QUESTION]
+    assert words[0].part == INSTRUCTION

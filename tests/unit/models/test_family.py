@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from treetune.core.errors import ModelError
+from treetune.core.errors import ModelError, UsageError
 from treetune.core.records import OutputKind
+from treetune.core.settings import TuneSettings
 from treetune.models import embedded
 from treetune.models.family import (
     HEADS,
@@ -19,6 +20,7 @@ from treetune.models.family import (
     kind_of,
     language_head,
     load_head,
+    refuse_unread,
     working_pairs,
 )
 from treetune.tasks.contract import load_task, outputs_of, task_names
@@ -124,3 +126,23 @@ def test_minilm_is_an_encoder_with_real_weights() -> None:
     assert (place / "model.safetensors").stat().st_size > 80_000_000
     with pytest.raises(ModelError, match="E3010"):
         head_for("minilm", load_task("translation"))
+
+
+@pytest.mark.parametrize(("kind", "head", "reads"), [
+    ("gpt2", "causal", True), ("t5", "seq2seq", True), ("marian", "seq2seq", False), ("bert", "classes", False),
+    ("roberta", "spans", False)])
+def test_an_instruction_is_refused_where_it_would_not_be_read(
+    folder: Callable[..., str], kind: str, head: str, reads: bool
+) -> None:
+    def settings(instruction: str) -> TuneSettings:
+        return TuneSettings(task="sentiment", model=folder(model_type=kind), data="x", output_dir="x",
+                            instruction=instruction)
+
+    refuse_unread(settings(""), head)
+    if reads:
+        refuse_unread(settings("Judge it."), head)
+        return
+    with pytest.raises(UsageError, match="E2078") as caught:
+        refuse_unread(settings("Judge it."), head)
+    assert caught.value.found.endswith(kind)
+    assert "leave --instruction away" in str(caught.value)

@@ -1,6 +1,7 @@
 """Encoder-decoders: our loss and gradients are those of transformers' own forward; sources are encoded once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,16 @@ def test_long_sources_lose_cuttable_text_only_and_it_is_counted(kind: str, famil
     assert ids[-1] == tokenizer.eos_token_id
     with pytest.raises(DataError, match="E1301"):
         encode_sources([example("the film was good " * 30, "x", cuttable=False)], tokenizer, 20)
+
+
+@every_kind
+def test_an_instruction_is_read_first_and_stays_when_the_source_is_cut(kind: str, family_tokenizer: Make) -> None:
+    tokenizer = family_tokenizer(kind)
+    for text, room in (("the film", 64), ("the film was good " * 30, 40)):
+        told = replace(example(text, "x"), instruction="Look at the film.")
+        ids, num_cut = encode_sources([told], tokenizer, room)[0]
+        assert tokenizer.decode(ids, skip_special_tokens=True).startswith("Look at the film.\nRead: the film")
+        assert (num_cut > 0) == (room == 40)
 
 
 def test_a_source_that_spells_a_special_token_stays_text(family_tokenizer: Make) -> None:

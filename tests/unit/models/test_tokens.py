@@ -1,11 +1,14 @@
 """Cutting takes only what may be cut, is counted, and never touches the answer."""
 
+from dataclasses import replace
+
 import pytest
 
 from treetune.core.errors import DataError
 from treetune.core.records import Example, PromptPart
 from treetune.models.gpt3 import GPT3Tokenizer
-from treetune.models.tokens import start_ids, tokenize, tokenize_candidates
+from treetune.models.tokens import instruction_length, start_ids, tokenize, tokenize_candidates
+from treetune.trees import build_tree, pack
 
 
 def example(*parts: PromptPart, completion: str = " good", row: int = 0) -> Example:
@@ -95,3 +98,71 @@ def test_the_text_of_a_special_token_in_a_row_does_not_end_it(tokenizer: GPT3Tok
 
 def test_a_row_starts_with_the_tokenizers_own_start(tokenizer: GPT3Tokenizer) -> None:
     assert start_ids(tokenizer) == [tokenizer.bos_token_id]
+
+
+SAID = "Judge the film. Answer with one word."
+
+
+def told(*parts: PromptPart, instruction: str = SAID, **given: object) -> Example:
+    return replace(example(*parts, **given), instruction=instruction)  # type: ignore[arg-type]
+
+
+def own_ids(tokenizer: GPT3Tokenizer, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def test_an_instruction_stands_behind_the_start_as_tokens_of_its_own(tokenizer: GPT3Tokenizer) -> None:
+    said = own_ids(tokenizer, SAID + "\n")
+    for rows in (tokenize([told(FIXED, TEXT, END)], tokenizer, 1000),
+                 tokenize_candidates([told(FIXED, TEXT, END)], tokenizer, 1000)):
+        (bare, *_) = tokenize([example(FIXED, TEXT, END)], tokenizer, 1000)
+        for row in rows:
+            assert row.prompt_ids.tolist() == [bare.prompt_ids[0], *said, *bare.prompt_ids[1:]]
+            assert (row.num_instruction, bare.num_instruction) == (len(said), 0)
+    assert instruction_length(tokenizer, told(FIXED)) == len(said)
+    assert instruction_length(tokenizer, example(FIXED)) == 0
+
+
+def test_an_instruction_is_never_cut(tokenizer: GPT3Tokenizer) -> None:
+    said = own_ids(tokenizer, SAID + "\n")
+    (whole,) = tokenize([told(FIXED, TEXT, END)], tokenizer, 1000)
+    cuttable = length(tokenizer, TEXT.text)
+    for room in (whole.num_tokens - 5, whole.num_tokens - cuttable):
+        (row,) = tokenize([told(FIXED, TEXT, END)], tokenizer, room)
+        assert row.num_cut == whole.num_tokens - room
+        assert row.prompt_ids.tolist()[1 : 1 + len(said)] == said
+    with pytest.raises(DataError, match="E1301") as caught:
+        tokenize([told(FIXED, TEXT, END)], tokenizer, whole.num_tokens - cuttable - 1)
+    assert "shorten the instruction" in str(caught.value)
+
+
+def test_a_special_token_spelt_in_an_instruction_stays_text(tokenizer: GPT3Tokenizer) -> None:
+    (row,) = tokenize([told(FIXED, instruction="a <|endoftext|> b")], tokenizer, 100)
+    assert row.prompt_ids.tolist().count(tokenizer.eos_token_id) == 1
+
+
+def test_rows_of_one_instruction_share_it_as_one_prefix_of_their_tree(tokenizer: GPT3Tokenizer) -> None:
+    texts = ["Good film.", "The film was long.", "\nA line break first", "这部电影很好看", "Good film!"]
+    made = [told(PromptPart(text, cuttable=True), END, row=row) for row, text in enumerate(texts)]
+    rows = tokenize(made, tokenizer, 200)
+    said = own_ids(tokenizer, SAID + "\n")
+    tree = build_tree(rows)
+    once = 1 + len(said)
+    assert tree.input_ids.tolist()[:once] == [tokenizer.bos_token_id, *said]
+    assert tree.branch_end.tolist()[:once] == [len(tree.input_ids)] * once  # every token of every row is behind it
+    alone = build_tree(tokenize([replace(each, instruction="") for each in made], tokenizer, 200))
+    assert len(tree.input_ids) == len(alone.input_ids) + len(said)
+    assert tree.num_row_tokens == alone.num_row_tokens + len(rows) * len(said)
+
+
+def test_a_long_instruction_takes_no_room_of_the_rows_in_a_pass(tokenizer: GPT3Tokenizer) -> None:
+    made = [told(PromptPart(f"The film was {'long ' * row}", cuttable=True), END, row=row, instruction=SAID * 20)
+            for row in range(6)]
+    bare = tokenize([replace(each, instruction="") for each in made], tokenizer, 1000)
+    rows = tokenize(made, tokenizer, 1000)
+    assert rows[0].num_instruction > 100
+    for budget in (20, 40, 80):
+        counts = [[sorted(set(tree.label_example.tolist())) for tree in pack(each, budget)] for each in (bare, rows)]
+        assert counts[0] == counts[1]
+        apart = pack(rows, budget, share=False)  # nothing is shared, so the budget is for all of it
+        assert len(apart) == len(rows)

@@ -155,3 +155,11 @@ def test_the_common_prefix_ends_at_the_first_difference() -> None:
     assert common_prefix(np.array([1, 2, 3]), np.array([1, 2, 4, 5])) == 2
     assert common_prefix(np.array([1, 2]), np.array([1, 2, 4])) == 2
     assert common_prefix(np.array([], dtype=np.int64), np.array([1])) == 0
+
+
+def test_an_instruction_is_room_beside_the_budget_only_as_far_as_all_rows_share_it() -> None:
+    rows = [TokenizedExample(row, 0, np.array([1, 2, 3, 4 + row]), np.array([9]), 0, 3) for row in range(4)]
+    assert [len(tree.input_ids) for tree in pack(rows, 4)] == [7]
+    assert [len(tree.input_ids) for tree in pack(rows, 3)] == [6, 4]
+    other = TokenizedExample(4, 0, np.array([1, 5, 3, 4]), np.array([9]), 0, 3)
+    assert [len(tree.input_ids) for tree in pack([*rows, other], 4)] == [5, 5, 4]

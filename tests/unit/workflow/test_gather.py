@@ -40,6 +40,14 @@ def test_labels_are_those_of_the_training_rows(tmp_path: Path) -> None:
     assert [example.answers for example in training.examples] == [("positive",), ("negative",), ("positive",)]
 
 
+def test_the_instruction_reaches_every_example(tmp_path: Path) -> None:
+    data = csv(tmp_path / "rows.csv", "good,pos", "bad,neg")
+    given = settings(data, validation_data=str(data), instruction="Judge it.")
+    training, validation, options = gather_training(given, load_task("sentiment"), None)
+    assert options.instruction == "Judge it."
+    assert {each.instruction for each in (*training.examples, *validation.examples)} == {"Judge it."}
+
+
 def test_refused_rows_are_written_down_and_an_older_list_goes(tmp_path: Path) -> None:
     quarantine = tmp_path / "run" / "quarantine.jsonl"
     good = [f"film {n},{('pos', 'neg')[n % 2]}" for n in range(8)]

@@ -187,3 +187,9 @@ def test_names_are_checked_with_the_other_settings(tmp_path: Path) -> None:
     assert reported_to(read_settings(TuneSettings, None, {**given, "report_to": " mlflow,wandb,,mlflow"})) == [
         "mlflow", "wandb"]
     assert reported_to(read_settings(TuneSettings, None, given)) == []
+
+
+def test_of_an_instruction_only_its_length_goes_out(settings: TuneSettings) -> None:
+    assert settings_of(settings)["instruction"] == ""
+    told = settings.model_copy(update={"instruction": "A good film: positive"})
+    assert settings_of(told) == {**settings_of(settings), "instruction": 21}

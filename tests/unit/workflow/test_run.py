@@ -10,9 +10,10 @@ from treetune.core.errors import UsageError
 from treetune.core.settings import TuneSettings
 from treetune.data.sample import sample_path
 from treetune.models.gpt3 import GPT3Config, GPT3LMHeadModel, train_tokenizer
+from treetune.tasks.contract import TaskOptions
 from treetune.workflow import path as path_module
 from treetune.workflow.path import tune
-from treetune.workflow.run import open_run, save_model
+from treetune.workflow.run import facts_of_options, open_run, options_of, save_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -64,3 +65,15 @@ def test_a_run_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         open_run(tmp_path / "sentiment")
     assert caught.value.code == "E2031"
+
+
+@pytest.mark.parametrize("options", [
+    TaskOptions(("positive", "negative"), "en"), TaskOptions(("positive", "negative"), "en", "Judge the film.")])
+def test_options_are_written_down_and_read_back(options: TaskOptions) -> None:
+    facts = facts_of_options(options)
+    assert options_of(facts) == options
+    assert ("instruction" in facts) == bool(options.instruction)
+
+
+def test_a_run_of_before_instructions_has_none() -> None:
+    assert options_of({"labels": ["a"], "prompt_language": "zh"}) == TaskOptions(("a",), "zh", "")

@@ -1,5 +1,6 @@
 """What a gate is bound to: every change of weights, files, settings or prompt is seen, and nothing else is."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -78,6 +79,22 @@ def test_the_way_of_answering_is_in_the_scope_and_settings_to_come_are_not(tmp_p
         return scope_of(run)["settings"]  # type: ignore[arg-type]
 
     seen = [settings_of(), settings_of(answers_from="source"), settings_of(answers_from="anything"),
-            settings_of(answers_from="source", no_repeat_ngram_size=3)]
-    assert len(set(seen)) == 4
+            settings_of(answers_from="source", no_repeat_ngram_size=3), settings_of(instruction="Answer.")]
+    assert len(set(seen)) == 5
     assert settings_of(engine={"blocks": True}, seconds=3) == seen[0]
+
+
+@pytest.mark.parametrize(("name", "digest"), [
+    ("question_answering", "133fe596b6cb087509a98f0c7ef87939e59baeddde89328a687a1fb69e5bad8b"),
+    ("sentiment", "de1ac1a04cbbfee05b27c1e75e6e879107e25a24b58d3af85f9955377a3908fb"),
+    ("summarization", "4d1f525b5d57d91f0133ade8e055fbab00dd00f31f38448b92b3085e7f8fa2c3"),
+    ("translation", "bab83a427c3e708b436de168f2cc2f6c7f35335f6dd463b3d6e38aa4b4c81e75"),
+])
+def test_an_instruction_is_another_prompt_and_none_is_the_prompt_of_before_there_were_any(
+    name: str, digest: str
+) -> None:
+    task, options = load_task(name), TaskOptions(("positive", "negative") if name == "sentiment" else ())
+    assert prompt_digest(task, options) == digest  # gates of before are bound to it
+    told = {prompt_digest(task, replace(options, instruction=text)) for text in ("Do it.", "Do it!", "Do it.\n")}
+    assert len(told) == 2  # a newline is put behind it anyway
+    assert digest not in told

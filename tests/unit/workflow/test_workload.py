@@ -1,6 +1,7 @@
 """Passes and tokens counted without torch are those that training makes."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,15 @@ def test_the_length_of_span_rows_is_the_heads_own() -> None:
     from treetune.models import spans
 
     assert spans.MAX_LENGTH == SPAN_LENGTH
+
+
+def test_an_instruction_is_counted_once_a_pass(family_folder: Callable[..., Path]) -> None:
+    tokenizer, settings = PlainTokenizer(family_folder("marian", 512)), settings_for("causal", num_train_epochs=1)
+    plain = examples_of("causal")
+    told = [replace(each, instruction="Judge the review in a word. " * 10) for each in plain]
+    without, told_rows = (rows_of(each, tokenizer, "causal", 500) for each in (plain, told))
+    length = told_rows[0].num_instruction
+    before, now = (count_workload(rows, [], settings, "causal") for rows in (without, told_rows))
+    assert now.passes == before.passes
+    assert now.tokens - before.tokens == length * now.passes
+    assert now.row_tokens - before.row_tokens == length * len(plain)

@@ -50,7 +50,7 @@ def _loop(answer: str) -> Reason | None:
 
 def _prompt(answer: str, example: Example) -> Reason | None:
     """The frame of the prompt inside the answer: the model goes on asking instead of answering."""
-    for part in example.prompt:
+    for part in example.pieces:
         frame = part.text.strip()
         if part.cuttable or len(frame) < MIN_FRAME or frame == example.question.strip():
             continue

@@ -11,6 +11,7 @@ head of Llama's queries and keys for its rotary embedding.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ PRECISIONS = ("float32",)
 FILE = "model.gguf"
 MODELFILE = "Modelfile"
 TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+TEMPLATE_SIGNS = re.compile(r'\{\{|"""')
 LLAMA3_SPLIT = (
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
     "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -254,16 +256,20 @@ def read(folder: Path, loaded: LoadedModel, precision: str) -> LoadedModel:
     return LoadedModel(model.eval(), loaded.tokenizer, window, loaded.name, loaded.head)
 
 
-def write_modelfile(folder: Path, frame: Sequence[str | None] | None, max_new_tokens: int, end: str) -> None:
+def write_modelfile(folder: Path, frame: Sequence[str | None], max_new_tokens: int, end: str) -> None:
     """How Ollama runs the file: greedy, as treetune does.
 
     Args:
-        frame: the prompt with None where the row's text goes; None: prompts differ in more, and come whole.
-        end: the end-of-text token.
+        frame: the prompt with None where goes what the user gives: the row's text, or all of a prompt whose rows differ
+            in more. end: the end-of-text token.
     """
-    template = "{{ .Prompt }}" if frame is None else "".join(
-        "{{ .Prompt }}" if part is None else part for part in frame)
+    template = "".join("{{ .Prompt }}" if part is None else in_template(part) for part in frame)
     write_text(folder / MODELFILE, "\n".join([
         f"FROM ./{FILE}", f'TEMPLATE """{template}"""', "PARAMETER temperature 0",
         f"PARAMETER num_predict {max_new_tokens}", f'PARAMETER stop "{end}"', "",
     ]))
+
+
+def in_template(text: str) -> str:
+    """A text as it stands in a template of Go within a Modelfile, where two braces and three quotes mean something."""
+    return TEMPLATE_SIGNS.sub(lambda found: '{{ "' + found[0].replace('"', '\\"') + '" }}', text)

@@ -22,10 +22,12 @@ def english() -> None:
     choose_language("en")
 
 
-def found(task: str, answer: str, values: dict[str, Any], **changed: Any) -> dict[str, str]:
+def found(
+    task: str, answer: str, values: dict[str, Any], instruction: str = "", **changed: Any
+) -> dict[str, str]:
     """Code -> evidence of what the checks found."""
-    labels = ("negative", "positive")
-    example = load_task(task).example_from_row(Row(values, "f", 1, 0, "test"), TaskOptions(labels), with_answer=False)
+    options = TaskOptions(("negative", "positive"), instruction=instruction)
+    example = load_task(task).example_from_row(Row(values, "f", 1, 0, "test"), options, with_answer=False)
     scores = {"probability": 0.9}
     if task == "sentiment":
         scores |= {"probability:negative": 0.1, "probability:positive": 0.9}
@@ -83,6 +85,7 @@ def test_a_cut_off_answer_and_a_repeated_prompt_are_degenerate() -> None:
     values = {"document": "本文研究了暴雨。"}
     assert "degenerate" in found("summarization", "暴雨研究", values, finished=False)
     assert found("summarization", "暴雨 摘要：研究", values)["degenerate"] == "摘要："
+    assert found("summarization", "暴雨研究。写一句话。", values, "写一句话。")["degenerate"] == "写一句话。"
 
 
 def test_another_language_is_seen_by_script_and_by_small_words() -> None:

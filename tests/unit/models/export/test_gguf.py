@@ -111,5 +111,11 @@ def test_the_modelfile_holds_the_prompt_and_greedy_answers(tmp_path: Path) -> No
     assert 'TEMPLATE """Review: {{ .Prompt }}\nSentiment:"""' in text
     assert {"FROM ./model.gguf", "PARAMETER temperature 0", "PARAMETER num_predict 8",
             'PARAMETER stop "<|endoftext|>"'} <= set(text.splitlines())
-    form.write_modelfile(tmp_path, None, 8, "</s>")
+    form.write_modelfile(tmp_path, ["", None], 8, "</s>")
     assert 'TEMPLATE """{{ .Prompt }}"""' in (tmp_path / "Modelfile").read_text("utf-8")
+
+
+def test_what_a_template_would_read_as_its_own_stays_text(tmp_path: Path) -> None:
+    form.write_modelfile(tmp_path, ['Write {{name}} and """ as they stand.\n', None], 8, "</s>")
+    assert ('TEMPLATE """Write {{ "{{" }}name}} and {{ "\\"\\"\\"" }} as they stand.\n{{ .Prompt }}"""'
+            in (tmp_path / "Modelfile").read_text("utf-8"))
