@@ -18,6 +18,10 @@ MARK = "RESULT "
 ROOT = Path(__file__).resolve().parents[1]
 GIB = 1 << 30
 
+UNCOUNTED = 2
+"""Steps of a training that are not counted: until the optimizer's state stands, which the first step ends with, memory
+still grows."""
+
 
 def run_child(script: str, job: dict[str, Any], timeout: float = 3600) -> dict[str, Any]:
     """``python script --child`` with ``job`` on its standard input.

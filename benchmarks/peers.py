@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from children import memory_now
+from children import UNCOUNTED, memory_now
 from machine import wait_for_device
 from rows import load_rows, num_tokens
 from shapes import load_for_peer, with_lora
@@ -31,9 +31,10 @@ IGNORED = -100
 
 
 def order_of(form: str, rows: Sequence[TokenizedExample], per_step: int) -> list[int]:
-    """Row numbers as the peer gets them; the first step's rows stay first, since it is not measured."""
+    """Row numbers as the peer gets them; the first two steps' rows stay first, since these are not counted."""
     order = list(range(len(rows)))
-    first, rest = order[:per_step], order[per_step:]
+    uncounted = UNCOUNTED * per_step
+    first, rest = order[:uncounted], order[uncounted:]
     if form == "sorted":
         return sorted(order, key=lambda at: (at // per_step, -num_tokens(rows[at])))
     if form == "grouped":

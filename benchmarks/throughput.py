@@ -6,8 +6,9 @@
 
 Tokens of the rows (not of padding) per second, peak memory, and the loss after the same rows. Every run is a process
 of its own on the same saved weights, the same tokenized rows in the same steps and the same fused AdamW. The first
-round runs every system; the rounds after it alternate treetune with the best setting of each peer. The first step
-of a run is not counted. Peers that are not installed are named and left out.
+round runs every system; the rounds after it alternate treetune with the best setting of each peer. The first two
+steps of a run are not counted: until the optimizer's state stands, which the first step ends with, memory still grows.
+Peers that are not installed are named and left out.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
-from children import add_options, run_child, serve_child, take_turns
+from children import UNCOUNTED, add_options, run_child, serve_child, take_turns
 from machine import conditions, facts, has_peer, keep_results, table
 from rows import SETS, is_there
 from shapes import SHAPES
@@ -43,7 +44,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         save_shape(job["shape"], Path(job["model"]))
         rows = chosen_rows(job["rows"], job["model"], job["steps"] * job["rows_per_step"], 0, job["together"])
         save_rows(Path(job["rows_file"]), rows)
-        return describe(rows[job["rows_per_step"]:])
+        return describe(rows[UNCOUNTED * job["rows_per_step"]:])
     if job["system"].startswith("treetune"):
         from ours import train_ours
 
@@ -62,8 +63,8 @@ def installed(systems: list[str]) -> list[str]:
 
 
 def speed(run: dict[str, Any], clock: str = "seconds") -> float:
-    """Tokens of the rows per second (of the wall, or of the processor: ``cpu_seconds``), without the first step."""
-    return float(sum(run["tokens"][1:]) / sum(run[clock][1:]))
+    """Tokens of the rows per second (of the wall, or of the processor: ``cpu_seconds``), in the counted steps."""
+    return float(sum(run["tokens"][UNCOUNTED:]) / sum(run[clock][UNCOUNTED:]))
 
 
 def finalists(runs: dict[str, list[dict[str, Any]]], per_family: int) -> list[str]:
@@ -111,14 +112,13 @@ def summary(runs: list[dict[str, Any]], rows_per_step: int) -> dict[str, Any]:
     speeds = sorted(speed(run) for run in runs)
     result = {"tokens_per_second": median(speeds), "low": speeds[0], "high": speeds[-1], "runs": len(runs),
               "tokens_per_cpu_second": median(speed(run, "cpu_seconds") for run in runs),
-              "rows_per_second": median(rows_per_step * (len(run["seconds"]) - 1) / sum(run["seconds"][1:])
-                                        for run in runs),
+              "rows_per_second": median(rows_per_step / mean(run["seconds"][UNCOUNTED:]) for run in runs),
               "peak_memory": median(run["peak_memory"] for run in runs),
               "memory_at_start": median(run["memory_at_start"] for run in runs), "loss": runs[0]["loss"],
               "bf16": runs[0].get("bf16", False),
               **{name: runs[0][name] for name in PROOF if name in runs[0]}}
     if "flops" in runs[0]:
-        used = median(sum(run["flops"][1:]) / sum(run["seconds"][1:]) for run in runs)
+        used = median(sum(run["flops"][UNCOUNTED:]) / sum(run["seconds"][UNCOUNTED:]) for run in runs)
         peak = max(run["peak_flops"] for run in runs)
         result |= {"useful_flops": used, "peak_flops": peak, "useful_share": used / peak}
     return result
@@ -215,7 +215,7 @@ def parse(about: str | None = __doc__) -> argparse.Namespace:
     parser.add_argument("--systems", nargs="+", default=[*OURS, *PEERS],
                         help="treetune-LAYOUT or FAMILY-FORM-ROWS, see peers.py")
     parser.add_argument("--finalists", type=int, default=1, help="settings of each peer in the rounds after the first")
-    parser.add_argument("--steps", type=int, default=4, help="optimizer steps of a run; the first is not counted")
+    parser.add_argument("--steps", type=int, default=5, help="optimizer steps of a run; the first two are not counted")
     parser.add_argument("--rows-per-step", type=int, default=32)
     parser.add_argument("--lora", type=int, default=0, help="rank of LoRA adapters; 0: all weights")
     parser.add_argument("--max-tokens", type=int, default=0, help="unique tokens of a pass; 0: treetune's default")

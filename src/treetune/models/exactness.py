@@ -169,14 +169,14 @@ def _passes(
     """The passes whose gradients are added up; none takes more memory than about one pass of training.
 
     A model as it came keeps up to twice as much a token as one that was set up, and its logits stand whole with
-    their logarithms and the slopes of both, hence a quarter of the tokens and half of the logits.
+    their logarithms and the slopes of both, hence a quarter of the tokens and of the logits.
     """
     if layout != "padded":
         yield from batches_of(examples, layout, len(examples), max_tokens)
         return
     core = core_model(model)
     logits = rows_of_chunk(int(core.config.get_text_config().vocab_size))
-    for part in few_rows(examples, max_tokens // 4, logits // 2):
+    for part in few_rows(examples, max_tokens // 4, logits // 4):
         yield padded_batch(part)
 
 

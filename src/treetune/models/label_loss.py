@@ -15,8 +15,9 @@ import torch
 
 from treetune.models.tied import TiedGradient
 
-CHUNK_BYTES = 2**26
+CHUNK_BYTES = 2**27
 COLUMNS = 512
+SLAB_BYTES = 2**22
 
 
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
@@ -111,9 +112,17 @@ def _stretches(
     size = max(1, math.ceil(len(hidden) / count))  # of equal length: a product with few rows is a slow one
     for start in range(0, len(hidden), size):
         part = slice(start, start + size)
-        logs = torch.log_softmax(at_least_float32(_logits(hidden[part], matrix)), dim=-1)
+        logs = log_softmax_(at_least_float32(_logits(hidden[part], matrix)))
         mine = torch.nonzero((place >= start) & (place < start + size))[:, 0]
         yield part, mine, logs
+
+
+def log_softmax_(logits: torch.Tensor) -> torch.Tensor:
+    """(U, V) natural-log probabilities in the place of their logits, a few rows at a time, so that no second tensor of
+    that size is needed and each row is still in the processor's cache when it is written."""
+    for rows in torch.split(logits, max(1, SLAB_BYTES // (logits.element_size() * logits.shape[1]))):
+        rows.copy_(torch.log_softmax(rows, dim=-1))
+    return logits
 
 
 def _logits(states: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:

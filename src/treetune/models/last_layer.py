@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from treetune.models.low_rank import adapted, is_plain
 from treetune.models.tree_attention import attend
 
 LLAMA_LIKE = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
@@ -73,14 +74,20 @@ def gpt2_block(layer: Any, hidden: torch.Tensor, tree: Any, **_: Any) -> torch.T
 def gpt2_heads(attention: Any, states: torch.Tensor, asking: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """Query (1, H, K', d), key and value (1, H, T, d) from GPT-2's joint projection, queries for ``asking`` only."""
     joint, width = attention.c_attn, attention.split_size
-    if type(joint) is Conv1D:
-        query = torch.addmm(joint.bias[:width], asking[0], joint.weight[:, :width])
-        both = torch.addmm(joint.bias[width:], states[0], joint.weight[:, width:])
-    else:  # wrapped by an adapter: its parts cannot be taken apart
-        query = joint(asking)[0, :, :width]
-        both = joint(states)[0, :, width:]
+    query = outputs_of(joint, asking[0], slice(0, width))
+    both = outputs_of(joint, states[0], slice(width, None))
     return tuple(each.reshape(len(each), attention.num_heads, -1).transpose(0, 1)[None]
                  for each in (query, both[:, :width], both[:, width:]))
+
+
+def outputs_of(projection: Any, states: torch.Tensor, outputs: slice) -> torch.Tensor:
+    """Some outputs of a joint projection: (T, D) -> (T, their number)."""
+    if type(projection) is Conv1D:
+        return torch.addmm(projection.bias[outputs], states, projection.weight[:, outputs])
+    if isinstance(getattr(projection, "base_layer", None), Conv1D) and is_plain(projection, states):
+        return adapted(projection, states, outputs)
+    found: torch.Tensor = projection(states)  # wrapped otherwise: its parts cannot be taken apart
+    return found[:, outputs]
 
 
 def llama_layer(layer: Any, hidden: torch.Tensor, tree: Any, **kwargs: Any) -> torch.Tensor:

@@ -17,7 +17,7 @@ from treetune.plan.workload import Pass, Workload, scaled
 
 GIB = 1 << 30
 FLOAT, HALF = 4, 2
-LOGITS_CHUNK = 1 << 26
+LOGITS_CHUNK = 1 << 27
 """Bytes of logits that stand at a time where the loss is taken in stretches (`treetune.models.label_loss`)."""
 OPTIMIZER_VALUES = {"adamw": 2, "adam": 2, "sgd": 1, "muon": 2}
 PROCESS_BYTES = 410 << 20
@@ -122,16 +122,23 @@ def activation_bytes(model: Architecture, one: Pass, settings: MemorySettings, *
     return total * size
 
 
+def stretch_rows(vocabulary: int) -> int:
+    """Labelled tokens whose logits stand at a time (`treetune.models.label_loss`)."""
+    return max(64, LOGITS_CHUNK // (FLOAT * max(1, vocabulary)))
+
+
 def logits_bytes(model: Architecture, one: Pass, settings: MemorySettings) -> float:
-    """Logits, their logarithms, their gradient and the gradient of the output matrix, at the labelled tokens."""
+    """Logits, what is made of them, and the gradient of the output matrix, at the labelled tokens."""
     if model.output is None:
         return 0.0
     vocabulary = model.output.outputs
     whole = float(one.labels * vocabulary * FLOAT)
     matrix = float(vocabulary * model.width * FLOAT)
     frozen = settings.lora_r > 0
-    if model.family == "decoder":  # in stretches
-        return min(whole, max(LOGITS_CHUNK, 64 * vocabulary * FLOAT)) * 3 + (0 if frozen else matrix)
+    if model.family == "decoder":  # in stretches of equal length, logarithms and slopes in the place of the logits
+        stretches = max(1, math.ceil(one.labels / stretch_rows(vocabulary)))
+        size = FLOAT + 2 * HALF if settings.bf16 else FLOAT  # beside the products in half precision
+        return math.ceil(one.labels / stretches) * vocabulary * size + (0 if frozen else matrix)
     return whole * 3 + (0 if frozen else matrix)
 
 
@@ -148,7 +155,7 @@ def proof_bytes(model: Architecture, one: Pass, settings: MemorySettings, traine
     few = scaled(one, max(0.25, 1 / max(1, one.rows)))
     few = replace(few, tokens=max(few.tokens, one.longest))
     vocabulary = model.output.outputs if model.output else 0
-    stretch = max(64, LOGITS_CHUNK // (FLOAT * max(1, vocabulary))) // 2
+    stretch = stretch_rows(vocabulary) // 4
     states = min(few.labels, max(stretch, math.ceil(one.labels / one.rows)))
     plain = MemorySettings(lora_r=settings.lora_r, tree=False, checkpointing=settings.checkpointing)
     apart = activation_bytes(calm, few, plain, raw=True) + 3 * float(states * vocabulary * FLOAT)

@@ -74,6 +74,19 @@ def test_under_autocast_products_are_in_its_type_and_gradients_in_that_of_the_we
     assert total.item() == pytest.approx(plain.item(), rel=0.05)
 
 
-def test_a_stretch_holds_about_64_megabytes() -> None:
-    assert label_loss.rows_of_chunk(50_257) * 50_257 * 4 <= 2**26
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("slab", [1, 70, 10**6], ids=["a row at a time", "some rows at a time", "all at once"])
+def test_logarithms_in_the_place_of_the_logits_are_torchs_own(
+    slab: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(label_loss, "SLAB_BYTES", slab)
+    logits = torch.randn(7, 3, dtype=dtype) * 30
+    expected = torch.log_softmax(logits, dim=-1)
+    found = label_loss.log_softmax_(logits)
+    assert found is logits
+    assert torch.equal(found, expected)
+
+
+def test_a_stretch_holds_about_128_megabytes() -> None:
+    assert label_loss.rows_of_chunk(50_257) * 50_257 * 4 <= 2**27
     assert label_loss.rows_of_chunk(10**9) == 64

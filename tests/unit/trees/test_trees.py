@@ -147,6 +147,38 @@ def test_a_tree_as_large_as_the_budget_is_not_split() -> None:
     assert [len(tree.input_ids) for tree in pack(rows, 3)] == [3, 3]
 
 
+@given(ROWS, st.integers(1, 40), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_packing_needs_no_more_trees_than_filling_one_after_the_other_and_evens_them_out(
+    rows: list[TokenizedExample], budget: int, share: bool
+) -> None:
+    sequences = [input_ids_of(row) for row in rows]
+    order = sorted_order(sequences) if share else list(range(len(rows)))
+
+    def filled(limit: int) -> list[int]:
+        sizes: list[int] = []
+        for place, index in enumerate(order):
+            before = sequences[order[place - 1]] if share and place else np.zeros(0, dtype=np.int64)
+            new = len(sequences[index]) - common_prefix(before, sequences[index])
+            if sizes and sizes[-1] + new <= limit:
+                sizes[-1] += new
+            else:
+                sizes.append(len(sequences[index]))
+        return sizes
+
+    found = [len(tree.input_ids) for tree in pack(rows, budget, share=share)]
+    plain = filled(budget)
+    assert len(found) == len(plain)
+    assert max(found) <= max(plain)
+    if max(found) > 1:
+        assert len(filled(max(found) - 1)) > len(found) or max(found) == max(map(len, sequences))
+
+
+def test_two_trees_of_one_size_rather_than_a_full_one_and_a_small_one() -> None:
+    rows = [example([number] * 4, [9]) for number in range(3, 9)]
+    assert [len(tree.input_ids) for tree in pack(rows, 21)] == [12, 12]
+
+
 def test_rows_sort_by_token_number_not_by_byte_order() -> None:
     assert sorted_order([np.array([256]), np.array([1, 9]), np.array([1]), np.array([70_000])]) == [2, 1, 0, 3]
 
