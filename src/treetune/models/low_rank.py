@@ -38,7 +38,7 @@ class LowRank(torch.autograd.Function):
             out.addmm_(low, own[2].T, alpha=scale)
         ctx.save_for_backward(flat, low, *own)
         ctx.scale, ctx.kinds = scale, (states.dtype, down.dtype, up.dtype)
-        return out.unflatten(0, states.shape[:-1])
+        return out.view(*states.shape[:-1], out.shape[1])
 
     @staticmethod
     @once_differentiable
@@ -50,7 +50,7 @@ class LowRank(torch.autograd.Function):
         by_low = (given @ up).mul_(ctx.scale)
         by_states = by_down = by_up = None
         if wanted[0]:
-            by_states = (given @ weight.T).addmm_(by_low, down).unflatten(0, slope.shape[:-1]).to(kinds[0])
+            by_states = (given @ weight.T).addmm_(by_low, down).view(*slope.shape[:-1], down.shape[1]).to(kinds[0])
         if wanted[3]:
             by_down = (by_low.T @ flat).to(kinds[1])
         if wanted[4]:  # the narrow matrix first: with the wide one first MKL takes four times as long

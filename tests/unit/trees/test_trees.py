@@ -192,6 +192,6 @@ def test_the_common_prefix_ends_at_the_first_difference() -> None:
 def test_an_instruction_is_room_beside_the_budget_only_as_far_as_all_rows_share_it() -> None:
     rows = [TokenizedExample(row, 0, np.array([1, 2, 3, 4 + row]), np.array([9]), 0, 3) for row in range(4)]
     assert [len(tree.input_ids) for tree in pack(rows, 4)] == [7]
-    assert [len(tree.input_ids) for tree in pack(rows, 3)] == [6, 4]
+    assert [len(tree.input_ids) for tree in pack(rows, 3)] == [5, 5]
     other = TokenizedExample(4, 0, np.array([1, 5, 3, 4]), np.array([9]), 0, 3)
     assert [len(tree.input_ids) for tree in pack([*rows, other], 4)] == [5, 5, 4]
