@@ -36,6 +36,15 @@ class Exactness:
     difference: float
     refused: tuple[tuple[str, float, str], ...]
 
+    def event(self, asked: str) -> dict[str, Any]:
+        """For the run's log: the layout asked for and the one used, and where the former differs if it is not used."""
+        first = self.refused[0] if self.refused else None
+        return {"event": "exactness", "layout": asked, "tolerance": TOLERANCE, "used": self.layout,
+                "engine": engine_name(self.engine),
+                "difference": str(first[1]) if first and self.layout != asked else self.difference,
+                "where": first[2] if first else "",
+                "refused": [[what, str(difference), where] for what, difference, where in self.refused]}
+
 
 def prove(
     model: torch.nn.Module, examples: Sequence[TokenizedExample], layout: str, max_tokens: int,

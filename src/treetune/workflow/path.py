@@ -302,7 +302,7 @@ def prove_exact(
         UsageError: E4005 there are no rows to train on.
     """
     from treetune.models.engine import Engine
-    from treetune.models.exactness import TOLERANCE, Exactness, engine_name, prove, rows_to_prove
+    from treetune.models.exactness import Exactness, prove, rows_to_prove
     from treetune.predict.labels import MAX_TOKENS
 
     if not examples:
@@ -315,12 +315,7 @@ def prove_exact(
     # as large as training and prediction will make them, but for an instruction: the truth computes it row by row
     pack = max(settings.max_tokens_per_pass, MAX_TOKENS)
     proof = prove(model, rows_to_prove(examples, num_tokens=pack), settings.layout, pack)
-    first = proof.refused[0] if proof.refused else None
-    on_event({"event": "exactness", "layout": settings.layout, "tolerance": TOLERANCE, "used": proof.layout,
-              "engine": engine_name(proof.engine),
-              "difference": str(first[1]) if first and proof.layout != settings.layout else proof.difference,
-              "where": first[2] if first else "",
-              "refused": [[what, str(difference), where] for what, difference, where in proof.refused]})
+    on_event(proof.event(settings.layout))
     return proof
 
 

@@ -83,7 +83,8 @@ def pretrain_folder(settings: PretrainSettings, folder: RunFolder, on_event: OnE
     measure = partial(bits_by_source, model, held_out, tokenizer, make_batches)
     before = {"init_from": settings.init_from, "stages_before": stages_before(start),
               "held_out_bits_per_byte_before": measure()} if start else {}
-    prove(model, training[:4], "padded", settings.n_positions)  # the head in stretches, where that is exact
+    # the head in stretches, where that is exact
+    log(prove(model, training[:4], "padded", settings.n_positions).event("padded"))
     state = fit(model, training, validation, settings, make_batches, folder, fingerprint, log)
 
     record = {

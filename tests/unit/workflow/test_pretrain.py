@@ -78,6 +78,9 @@ def test_a_short_pretraining_leaves_a_model_and_its_numbers(
         logits = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model")(
             **tokenizer("river stone", return_tensors="pt")).logits
     assert torch.isfinite(logits).all()
+    [proof] = [event for event in read_events(tmp_path / "run" / "metrics.jsonl") if event["event"] == "exactness"]
+    assert (proof["used"], proof["engine"]) == ("padded", "own_head")
+    assert proof["difference"] < proof["tolerance"]
 
 
 def test_it_resumes_byte_equal(
