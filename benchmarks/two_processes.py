@@ -3,9 +3,9 @@
     python benchmarks/two_processes.py [--shape gpt2-82m --rounds 2 --steps 3]
 
 The shipped base, or another shape, on the first rows of SST (three labels), 32 rows a step whatever the number of
-processes, AdamW, trees of at most 1280 tokens. One process with one thread and with two; two processes with one thread
-each, holding all weights each, and holding a part each (FSDP2, ``--fsdp full_shard``). Every run is its own processes,
-the ways take turns, and of each way the median over its runs of the median step is shown.
+processes, AdamW, trees of as many tokens as `max_tokens_per_pass` says. One process with one thread and with two; two
+processes with one thread each, holding all weights each, and holding a part each (FSDP2, ``--fsdp full_shard``). Every
+run is its own processes, the ways take turns, and of each way the median over its runs of the median step is shown.
 
 Lost to communication is the time of the lead inside sums, gathers and scatters, waiting for the other one included,
 as a share of its steps. What is also lost is that a pass of a smaller share of the rows shares fewer tokens: the tokens

@@ -140,7 +140,7 @@ class TuneSettings(LoopSettings):
         "share it; shuffled: all rows at random; auto: grouped where sources repeat"
     )
     max_tokens_per_pass: int = Field(
-        1280, ge=64, description="unique tokens of one packed forward pass, beside those of the instruction"
+        1536, ge=64, description="unique tokens of one packed forward pass, beside those of the instruction"
     )
     max_time: str = Field("", description="time the run may take, e.g. 90m or 1h30m; then it saves and stops")
     max_energy: float = Field(0.0, ge=0, description="kilowatt-hours the run may take; 0: no limit")

@@ -22,7 +22,8 @@ from treetune.core.records import IntArray, TokenTree
 from treetune.models.continuation import Continuation
 from treetune.models.flex import flex_attend, tree_block_mask
 from treetune.models.sdpa import attention, widened
-from treetune.trees.blocks import Block, attention_blocks
+from treetune.models.short_attention import ShortAttention
+from treetune.trees.blocks import Block, are_short, sized_blocks
 
 NAME = "treetune_tree"
 Ranges = tuple[tuple[int, int], ...]
@@ -51,7 +52,7 @@ class TreeLayout:
         key = (window, labels_only)
         if key not in self._blocks:
             queries = self.columns if labels_only else None
-            self._blocks[key] = attention_blocks(self.depth, self.branch_end, window=window, queries=queries)
+            self._blocks[key] = sized_blocks(self.depth, self.branch_end, window=window, queries=queries)
         return self._blocks[key]
 
     def block_mask(self, window: int | None, labels_only: bool, device: torch.device) -> BlockMask:
@@ -100,6 +101,10 @@ def attend(
     narrow = value.dtype
     query, key, value = widened(query, key, value)  # once, and not block by block
     blocks, masks = layout.blocks(window, labels_only), layout.masks(window, labels_only, groups, query)
+    if query.device.type == "cpu" and not dropout and are_short(blocks):
+        own = width**-0.5 if scale is None else scale
+        found: torch.Tensor = ShortAttention.apply(query, key, value, blocks, masks, own)  # type: ignore[no-untyped-call]
+        return found.to(narrow)
     ranges = [block.ranges for block in blocks]
     keys, values = seen_by_blocks(key, ranges), seen_by_blocks(value, ranges)
     parts = []

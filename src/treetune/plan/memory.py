@@ -100,7 +100,7 @@ def layer_values(stack: Stack, one: Pass, *, tree: bool, source_tokens: int = 0,
         kept += (3 if stack.dropout else 1) * stack.heads * one.longest
         if stack.crossed:
             kept += (3 if stack.dropout else 1) * stack.heads * max(1, source_tokens // max(1, one.rows))
-    gathered = 2 * stack.keys * one.keys if tree else 0
+    gathered = 2 * stack.keys * one.keys + stack.heads * one.pairs if tree else 0
     return kept * tokens + gathered + (2 * stack.attention * source_tokens if stack.crossed else 0)
 
 

@@ -18,6 +18,7 @@ class Pass:
         tokens: computed, padding included. rows: in it. longest: tokens that see one another in a row.
         labels: tokens whose logits are taken. sources, source_longest: the encoder's side of an encoder-decoder.
         keys: tokens of all blocks of tree attention whose keys are gathered from several places.
+        pairs: of queries and keys in all blocks, where these are short and a layer keeps their probabilities instead.
     """
 
     tokens: int
@@ -27,6 +28,7 @@ class Pass:
     sources: int = 0
     source_longest: int = 0
     keys: int = 0
+    pairs: int = 0
 
     @property
     def source_tokens(self) -> int:
@@ -112,4 +114,5 @@ def scaled(one: Pass, factor: float) -> Pass:
     """A pass of that share of the rows."""
     return replace(one, tokens=max(1, math.ceil(one.tokens * factor)), rows=max(1, math.ceil(one.rows * factor)),
                    labels=max(1, math.ceil(one.labels * factor)), keys=math.ceil(one.keys * factor),
+                   pairs=math.ceil(one.pairs * factor),
                    sources=math.ceil(one.sources * factor) if one.sources else 0)

@@ -6,6 +6,7 @@ an ancestor of a later query that stands before a has a subtree that covers a to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from treetune.core.records import IntArray
 
-BLOCK = 128
+BLOCK, SHORT_BLOCK = 128, 64
+SHORT = 256
+"""Keys a query, masked ones included, up to which a block is short (see `treetune.models.short_attention`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,19 @@ class Block:
     stop: int
     ranges: tuple[tuple[int, int], ...]
     allowed: NDArray[np.bool_]
+
+
+def sized_blocks(
+    depth: IntArray, branch_end: IntArray, *, window: int | None = None, queries: IntArray | None = None
+) -> list[Block]:
+    """`attention_blocks` of the size that suits them: small where few keys are seen."""
+    found = attention_blocks(depth, branch_end, window=window, queries=queries, size=SHORT_BLOCK)
+    return found if are_short(found) else attention_blocks(depth, branch_end, window=window, queries=queries)
+
+
+def are_short(blocks: Sequence[Block]) -> bool:
+    """Whether the blocks' queries see few keys each, in the mean."""
+    return sum(block.allowed.size for block in blocks) <= SHORT * sum(block.stop - block.start for block in blocks)
 
 
 def attention_blocks(

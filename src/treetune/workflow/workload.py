@@ -19,7 +19,7 @@ from treetune.models.tokens import encode_texts, special_ids, tokenize
 from treetune.plan.workload import LEAST_PROOF, Pass, Workload
 from treetune.train.order import groups_of, row_chooser, steps_per_epoch, total_steps
 from treetune.trees import pack
-from treetune.trees.blocks import attention_blocks
+from treetune.trees.blocks import are_short, sized_blocks
 from treetune.trees.passes import packed_passes, passes, source_passes
 
 SAMPLED_ROWS = 4000
@@ -140,10 +140,12 @@ def layout_of(head: str, settings: TuneSettings, layout: str | None = None) -> L
                 yield _padded(part)
                 continue
             for tree in pack(part, limit, share=chosen == "tree"):
-                blocks = attention_blocks(tree.depth, tree.branch_end)
+                blocks = sized_blocks(tree.depth, tree.branch_end)
+                short = are_short(blocks)
                 keys = sum(each.allowed.shape[1] for each in blocks if len(each.ranges) > 1)
                 yield Pass(len(tree.input_ids), len(np.unique(tree.label_example)), int(tree.depth.max()) + 1,
-                           len(np.unique(tree.label_index)), keys=keys)
+                           len(np.unique(tree.label_index)), keys=0 if short else keys,
+                           pairs=sum(each.allowed.size for each in blocks) if short else 0)
 
     def encoding(rows: Rows) -> Iterator[Pass]:
         lengths = [row.num_tokens for row in rows]
@@ -231,7 +233,7 @@ def _tokens(one: Pass) -> int:
 
 
 def _weight(one: Pass) -> int:
-    return _tokens(one) + one.keys // 4
+    return _tokens(one) + one.keys // 4 + one.pairs // 1000
 
 
 def _context(passes: Sequence[Pass], head: str) -> float:

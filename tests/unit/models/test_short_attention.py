@@ -1,0 +1,91 @@
+"""Which attention a tree gets, and what the one for short rows leaves for its backward pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from treetune.core.records import TokenizedExample
+from treetune.models import tree_attention
+from treetune.models.short_attention import ShortAttention
+from treetune.models.tree_attention import TreeLayout, attend
+from treetune.trees import pack
+from treetune.trees.blocks import BLOCK, SHORT, SHORT_BLOCK, are_short
+
+
+def layout_of(passage: int, rows: int, length: int) -> TreeLayout:
+    """Rows of ``length`` tokens of their own behind one passage."""
+    random = np.random.default_rng(0)
+    start = random.integers(1, 50, passage)
+    examples = [TokenizedExample(row, 0, np.concatenate([start, random.integers(50, 99, length)]), np.array([7]), 0)
+                for row in range(rows)]
+    [tree] = pack(examples, 10**6)
+    return TreeLayout(tree)
+
+
+def states(layout: TreeLayout, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(1, heads, len(layout.depth), 8, dtype=dtype, requires_grad=True) for heads in (4, 2, 2)]
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Grows by one with each use."""
+    found: list[str] = []
+
+    class Watched(ShortAttention):
+        @staticmethod
+        def apply(*given: Any) -> Any:
+            found.append("short")
+            return ShortAttention.apply(*given)
+
+    monkeypatch.setattr(tree_attention, "ShortAttention", Watched)
+    return found
+
+
+@pytest.mark.parametrize(("layout", "short"), [
+    (layout_of(6, 30, 12), True), (layout_of(0, 1, 5), True), (layout_of(SHORT + 200, 10, 20), False),
+], ids=["short rows", "one row", "a long passage"])
+def test_few_keys_a_query_make_short_blocks(layout: TreeLayout, short: bool, used: list[str]) -> None:
+    blocks = layout.blocks(None, False)
+    assert are_short(blocks) is short
+    size = SHORT_BLOCK if short else BLOCK
+    assert all(block.stop - block.start <= size + size // 2 for block in blocks)
+    attend(*states(layout), layout)
+    assert used == (["short"] if short else [])
+
+
+def test_dropout_is_left_to_torch(used: list[str]) -> None:
+    layout = layout_of(6, 30, 12)
+    attend(*states(layout), layout, dropout=0.1)
+    assert not used
+
+
+def test_a_long_passage_behind_a_narrow_window_is_short(used: list[str]) -> None:
+    layout = layout_of(SHORT + 200, 10, 20)
+    attend(*states(layout), layout, window=16)
+    assert used == ["short"]
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_the_scale_is_that_of_torch(scale: float | None) -> None:
+    layout = layout_of(6, 30, 12)
+    own, other = states(layout, torch.float64), states(layout, torch.float64)
+    short = attend(*own, layout, scale=scale)
+    plain = attend(*other, layout, scale=scale, dropout=1e-300)  # torch's kernel: dropout that drops nothing
+    slope = torch.randn_like(short)
+    short.backward(slope)
+    plain.backward(slope)
+    assert torch.allclose(short, plain, rtol=1e-10)
+    for one, two in zip(own, other, strict=True):
+        assert torch.allclose(one.grad, two.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_states_that_stand_tokens_first_need_no_copy_and_give_the_same() -> None:
+    layout = layout_of(6, 30, 12)
+    query, key, value = states(layout)
+    turned = [each.detach().transpose(1, 2).contiguous().transpose(1, 2) for each in (query, key, value)]
+    assert torch.equal(attend(query, key, value, layout), attend(*turned, layout))
