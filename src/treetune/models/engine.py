@@ -1,7 +1,8 @@
 """How a model runs over trees: which of its parts are replaced by faster ones that compute the same.
 
 Every part is proved on the user's own model before it is used (`treetune.models.exactness`): attention block by block,
-the head at labels in stretches, the last layer at labels only, GELU as one kernel, a low-rank adapter with its layer.
+the head at labels in stretches, the last layer at labels only, GELU as one kernel, a low-rank adapter with its layer,
+products by the faster library.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import nn
 
 from treetune.models.last_layer import can_prune, prune
 from treetune.models.low_rank import fuse_adapters
+from treetune.models.products import use_products
 from treetune.models.shard import inside
 from treetune.models.tree_attention import NAME
 
@@ -74,6 +76,7 @@ def set_up(model: Any, engine: Engine) -> None:
     if engine.blocks and engine.pruned:
         prune(core)
     _fuse_gelu(core)
+    use_products(core)
     fuse_adapters(core)
     setattr(core, KEPT_AS, engine)
 

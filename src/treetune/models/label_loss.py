@@ -13,10 +13,13 @@ from typing import Any
 
 import torch
 
+from treetune.models.products import product, serves
 from treetune.models.tied import TiedGradient
 
 CHUNK_BYTES = 2**27
 COLUMNS = 512
+FEW_STATES = 256
+"""States up to which `treetune.models.products` is faster than MKL at a whole vocabulary."""
 SLAB_BYTES = 2**22
 
 
@@ -84,7 +87,10 @@ def _loss_and_slopes(
         slope.index_put_((row, label), -weight, accumulate=True)
         slope = slope.to(hidden.dtype)
         if by_hidden is not None:
-            torch.mm(slope, matrix, out=by_hidden[part])
+            if len(slope) <= FEW_STATES:
+                by_hidden[part] = product(slope, matrix.T)
+            else:
+                torch.mm(slope, matrix, out=by_hidden[part])
         if wanted[1]:  # the first product is the sum so far: no zeros to write and read
             by_matrix = slope.T @ hidden[part] if by_matrix is None else by_matrix.addmm_(slope.T, hidden[part])
     return total, by_hidden, by_matrix
@@ -131,6 +137,8 @@ def _logits(states: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     On processors MKL multiplies by a transposed matrix of this size at hardly more than half its speed; portions that
     stay in the cache bring that back (82 M GPT-2, 333 states: 104 against 159 GFLOP/s). oneDNN's bfloat16 needs none.
     """
+    if len(states) <= FEW_STATES and serves(states, matrix):
+        return product(states, matrix)
     if states.device.type != "cpu" or states.dtype == torch.bfloat16:
         return states @ matrix.T
     found = states.new_empty(len(states), len(matrix))

@@ -15,6 +15,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from treetune.models.low_rank import adapted, is_plain
+from treetune.models.products import project
 from treetune.models.tree_attention import attend
 
 LLAMA_LIKE = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
@@ -83,7 +84,7 @@ def gpt2_heads(attention: Any, states: torch.Tensor, asking: torch.Tensor) -> tu
 def outputs_of(projection: Any, states: torch.Tensor, outputs: slice) -> torch.Tensor:
     """Some outputs of a joint projection: (T, D) -> (T, their number)."""
     if type(projection) is Conv1D:
-        return torch.addmm(projection.bias[outputs], states, projection.weight[:, outputs])
+        return project(states, projection.weight[:, outputs].T, projection.bias[outputs])
     if isinstance(getattr(projection, "base_layer", None), Conv1D) and is_plain(projection, states):
         return adapted(projection, states, outputs)
     found: torch.Tensor = projection(states)  # wrapped otherwise: its parts cannot be taken apart

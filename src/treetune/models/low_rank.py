@@ -16,6 +16,8 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
+from treetune.models.products import product
+
 
 class LowRank(torch.autograd.Function):
     """Differentiable once in states and adapter; the layer's own weights are frozen."""
@@ -34,7 +36,7 @@ class LowRank(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             flat, *own = (each.to(inner) for each in (states.flatten(0, -2), weight, down, up))
             low = flat @ own[1].T
-            out = flat @ own[0] if bias is None else torch.addmm(bias.to(inner), flat, own[0])
+            out = product(flat, own[0].T, None if bias is None else bias.to(inner))
             out.addmm_(low, own[2].T, alpha=scale)
         ctx.save_for_backward(flat, low, *own)
         ctx.scale, ctx.kinds = scale, (states.dtype, down.dtype, up.dtype)
@@ -50,7 +52,7 @@ class LowRank(torch.autograd.Function):
         by_low = (given @ up).mul_(ctx.scale)
         by_states = by_down = by_up = None
         if wanted[0]:
-            by_states = (given @ weight.T).addmm_(by_low, down).view(*slope.shape[:-1], down.shape[1]).to(kinds[0])
+            by_states = product(given, weight).addmm_(by_low, down).view(*slope.shape[:-1], down.shape[1]).to(kinds[0])
         if wanted[3]:
             by_down = (by_low.T @ flat).to(kinds[1])
         if wanted[4]:  # the narrow matrix first: with the wide one first MKL takes four times as long
