@@ -25,15 +25,19 @@ class ShortAttention(torch.autograd.Function):
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: Sequence[Block],
         masks: Sequence[torch.Tensor], scale: float,
     ) -> torch.Tensor:
-        """query (1, H, Q, D), key and value (1, K, T, D), masks (G · queries, keys) of the blocks -> (1, H, Q, D)."""
+        """query (1, H, Q, D), key and value (1, K, T, D), masks (G · queries, keys) of the blocks -> (1, H, Q, D).
+
+        In the type of its states, whatever autocast says (see `treetune.models.sdpa.widened`).
+        """
         _, heads, asking, width = query.shape
         mixed = query.new_empty(asking, heads, width)  # as what follows wants it: tokens first
         kept = []
-        for block, mask in zip(blocks, masks, strict=True):
-            asked, keys, values = _of_block(block, query, key, value)
-            odds = torch.softmax(torch.baddbmm(mask, asked, keys.transpose(1, 2), alpha=scale), dim=-1)
-            _tokens_first(mixed, block).copy_(torch.bmm(odds, values).view(heads, -1, width))
-            kept.append(odds)
+        with torch.autocast(query.device.type, enabled=False):
+            for block, mask in zip(blocks, masks, strict=True):
+                asked, keys, values = _of_block(block, query, key, value)
+                odds = torch.softmax(torch.baddbmm(mask, asked, keys.transpose(1, 2), alpha=scale), dim=-1)
+                _tokens_first(mixed, block).copy_(torch.bmm(odds, values).view(heads, -1, width))
+                kept.append(odds)
         ctx.save_for_backward(query, key, value, *kept)
         ctx.blocks, ctx.scale = blocks, scale
         return mixed.transpose(0, 1)[None]

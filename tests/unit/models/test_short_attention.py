@@ -89,3 +89,25 @@ def test_states_that_stand_tokens_first_need_no_copy_and_give_the_same() -> None
     query, key, value = states(layout)
     turned = [each.detach().transpose(1, 2).contiguous().transpose(1, 2) for each in (query, key, value)]
     assert torch.equal(attend(query, key, value, layout), attend(*turned, layout))
+
+
+def test_under_autocast_it_is_computed_in_float32_forward_and_backward() -> None:
+    layout = layout_of(6, 30, 12)
+    own, other = states(layout), states(layout)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        lowered = attend(*own, layout)
+    plain = attend(*other, layout)
+    slope = torch.randn_like(plain)
+    lowered.backward(slope)
+    plain.backward(slope)
+    assert torch.equal(lowered, plain)
+    for one, two in zip(own, other, strict=True):
+        assert torch.equal(one.grad, two.grad)
+
+
+def test_bfloat16_states_come_back_as_such() -> None:
+    layout = layout_of(6, 30, 12)
+    lowered = [each.detach().bfloat16().requires_grad_() for each in states(layout)]
+    found = attend(*lowered, layout)
+    found.float().sum().backward()
+    assert found.dtype == lowered[0].grad.dtype == torch.bfloat16
