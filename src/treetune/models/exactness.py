@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from treetune.core.records import TokenizedExample
+from treetune.core.stretches import rows_of_chunk
 from treetune.models.batches import Batch, batches_of, padded_batch
 from treetune.models.decoder import loss_sum
 from treetune.models.engine import Engine, core_model, fullest_engine, set_up
-from treetune.models.label_loss import rows_of_chunk
 from treetune.models.shard import inside, recover, whole
 from treetune.trees.build import input_ids_of, sorted_order
 

@@ -7,16 +7,15 @@ Letters: U states, K labels (several may stand at one state), D width, V vocabul
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
+from treetune.core.stretches import rows_of_stretch
 from treetune.models.products import product, serves
 from treetune.models.tied import TiedGradient
 
-CHUNK_BYTES = 2**27
 COLUMNS = 512
 FEW_STATES = 256
 """States up to which `treetune.models.products` is faster than MKL at a whole vocabulary."""
@@ -26,11 +25,6 @@ SLAB_BYTES = 2**22
 def at_least_float32(logits: torch.Tensor) -> torch.Tensor:
     """What a softmax is taken of: half precision becomes float32, float64 stays."""
     return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def rows_of_chunk(vocabulary: int) -> int:
-    """States whose logits, in float32, take about `CHUNK_BYTES`."""
-    return max(64, CHUNK_BYTES // (4 * vocabulary))
 
 
 class LabelLoss(torch.autograd.Function):
@@ -87,7 +81,7 @@ def _loss_and_slopes(
         slope.index_put_((row, label), -weight, accumulate=True)
         slope = slope.to(hidden.dtype)
         if by_hidden is not None:
-            if len(slope) <= FEW_STATES:
+            if len(slope) <= FEW_STATES and serves(slope, matrix):
                 by_hidden[part] = product(slope, matrix.T)
             else:
                 torch.mm(slope, matrix, out=by_hidden[part])
@@ -114,8 +108,7 @@ def _stretches(
     hidden: torch.Tensor, matrix: torch.Tensor, place: torch.Tensor
 ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
     """(states, which labels stand at them, (states, V) natural-log probabilities) stretch by stretch."""
-    count = max(1, math.ceil(len(hidden) / rows_of_chunk(len(matrix))))
-    size = max(1, math.ceil(len(hidden) / count))  # of equal length: a product with few rows is a slow one
+    size = rows_of_stretch(len(hidden), len(matrix))
     for start in range(0, len(hidden), size):
         part = slice(start, start + size)
         logs = log_softmax_(at_least_float32(_logits(hidden[part], matrix)))

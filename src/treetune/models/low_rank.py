@@ -84,7 +84,7 @@ def is_plain(layer: Any, states: torch.Tensor) -> bool:
     base: Any = getattr(layer, "base_layer", None)
     if type(base) not in (nn.Linear, Conv1D) or layer.disable_adapters or layer.merged:
         return False
-    names = [name for name in layer.active_adapters if name in layer.lora_A]
+    names = adapters_of(layer)
     if len(names) != 1 or names[0] in layer.lora_variant:
         return False
     down, up, dropout = (part[names[0]] for part in (layer.lora_A, layer.lora_B, layer.lora_dropout))
@@ -96,10 +96,15 @@ def is_plain(layer: Any, states: torch.Tensor) -> bool:
             and (isinstance(dropout, nn.Identity) or not layer.training))
 
 
+def adapters_of(layer: Any) -> list[str]:
+    """The adapters in use that the layer has."""
+    return [name for name in layer.active_adapters if name in layer.lora_A]
+
+
 def adapted(layer: Any, states: torch.Tensor, outputs: slice = slice(None)) -> torch.Tensor:
     """states (..., I) -> (..., O), or some of the O outputs, of a layer that `is_plain`."""
     base = layer.base_layer
-    name = next(name for name in layer.active_adapters if name in layer.lora_A)
+    [name] = adapters_of(layer)
     weight = base.weight if type(base) is Conv1D else base.weight.T
     found: torch.Tensor = LowRank.apply(  # type: ignore[no-untyped-call]
         states, weight[:, outputs], None if base.bias is None else base.bias[outputs], layer.lora_A[name].weight,

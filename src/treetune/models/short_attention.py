@@ -8,13 +8,15 @@ few. Letters: H query heads, K key heads, G = H / K, Q queries, T tokens, D widt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.autograd.function import once_differentiable
 
 from treetune.trees.blocks import Block
+
+Ranges = tuple[tuple[int, int], ...]
 
 
 class ShortAttention(torch.autograd.Function):
@@ -66,7 +68,7 @@ def _of_block(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(K, G · queries, D) of the block, and its keys and values (K, keys, D)."""
     asked = _grouped(query[0, :, block.start : block.stop], key.shape[1])
-    return asked, _seen(key[0], block), _seen(value[0], block)
+    return asked, joined(key[0], block.ranges), joined(value[0], block.ranges)
 
 
 def _grouped(states: torch.Tensor, key_heads: int) -> torch.Tensor:
@@ -74,11 +76,12 @@ def _grouped(states: torch.Tensor, key_heads: int) -> torch.Tensor:
     return states if len(states) == key_heads else states.reshape(key_heads, -1, states.shape[2])
 
 
-def _seen(states: torch.Tensor, block: Block) -> torch.Tensor:
-    pieces = [states[:, start:stop] for start, stop in block.ranges]
+def joined(states: torch.Tensor, ranges: Ranges) -> torch.Tensor:
+    """Some runs of tokens of (..., H, T, D), side by side."""
+    pieces = [states[..., start:stop, :] for start, stop in ranges]
     if len(pieces) == 1:
         return pieces[0]
-    return torch.cat([piece.transpose(0, 1) for piece in pieces]).transpose(0, 1)  # a token's heads in one stretch
+    return torch.cat([each.transpose(-3, -2) for each in pieces], dim=-3).transpose(-3, -2)  # a token's heads together
 
 
 def _tokens_first(whole: torch.Tensor, block: Block) -> torch.Tensor:
@@ -88,9 +91,7 @@ def _tokens_first(whole: torch.Tensor, block: Block) -> torch.Tensor:
 
 def _add(whole: torch.Tensor, block: Block, slopes: torch.Tensor) -> None:
     """whole (T, K, D) += slopes (K, keys, D) at the block's keys."""
-    for (start, stop), part in zip(block.ranges, _parts(slopes, block), strict=True):
-        whole[start:stop] += part.transpose(0, 1)
-
-
-def _parts(slopes: torch.Tensor, block: Block) -> Iterator[torch.Tensor]:
-    yield from torch.split(slopes, [stop - start for start, stop in block.ranges], dim=1)
+    place = 0
+    for start, stop in block.ranges:
+        whole[start:stop] += slopes[:, place : place + stop - start].transpose(0, 1)
+        place += stop - start

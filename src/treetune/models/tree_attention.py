@@ -22,11 +22,10 @@ from treetune.core.records import IntArray, TokenTree
 from treetune.models.continuation import Continuation
 from treetune.models.flex import flex_attend, tree_block_mask
 from treetune.models.sdpa import attention, widened
-from treetune.models.short_attention import ShortAttention
+from treetune.models.short_attention import Ranges, ShortAttention, joined
 from treetune.trees.blocks import Block, are_short, sized_blocks
 
 NAME = "treetune_tree"
-Ranges = tuple[tuple[int, int], ...]
 
 
 class TreeLayout:
@@ -125,7 +124,7 @@ class SeenByBlocks(torch.autograd.Function):
     def forward(ctx: Any, states: torch.Tensor, ranges: list[Ranges]) -> tuple[torch.Tensor, ...]:
         """states (1, H, T, D), ranges: of each block -> (1, H, keys of the block, D) each."""
         ctx.ranges, ctx.shape = ranges, states.shape
-        return tuple(_joined(states, each) for each in ranges)
+        return tuple(joined(states, each) for each in ranges)
 
     @staticmethod
     @once_differentiable
@@ -144,11 +143,6 @@ def seen_by_blocks(states: torch.Tensor, ranges: list[Ranges]) -> tuple[torch.Te
     """`SeenByBlocks`, typed."""
     found: tuple[torch.Tensor, ...] = SeenByBlocks.apply(states, ranges)  # type: ignore[no-untyped-call]
     return found
-
-
-def _joined(states: torch.Tensor, ranges: Ranges) -> torch.Tensor:
-    pieces = [states[:, :, start:stop] for start, stop in ranges]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=2)
 
 
 def unbuilt_forms(kwargs: Mapping[str, Any]) -> list[str]:

@@ -11,14 +11,13 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+from treetune.core.stretches import rows_of_chunk, rows_of_stretch
 from treetune.plan.architecture import Architecture, Stack
 from treetune.plan.quantity import Range, about
 from treetune.plan.workload import Pass, Workload, scaled
 
 GIB = 1 << 30
 FLOAT, HALF = 4, 2
-LOGITS_CHUNK = 1 << 27
-"""Bytes of logits that stand at a time where the loss is taken in stretches (`treetune.models.label_loss`)."""
 OPTIMIZER_VALUES = {"adamw": 2, "adam": 2, "sgd": 1, "muon": 2}
 PROCESS_BYTES = 410 << 20
 """Python with torch, transformers and the loop imported and rows read, measured on Linux (torch 2.13, CPU build)."""
@@ -122,11 +121,6 @@ def activation_bytes(model: Architecture, one: Pass, settings: MemorySettings, *
     return total * size
 
 
-def stretch_rows(vocabulary: int) -> int:
-    """Labelled tokens whose logits stand at a time (`treetune.models.label_loss`)."""
-    return max(64, LOGITS_CHUNK // (FLOAT * max(1, vocabulary)))
-
-
 def logits_bytes(model: Architecture, one: Pass, settings: MemorySettings) -> float:
     """Logits, what is made of them, and the gradient of the output matrix, at the labelled tokens."""
     if model.output is None:
@@ -136,9 +130,8 @@ def logits_bytes(model: Architecture, one: Pass, settings: MemorySettings) -> fl
     matrix = float(vocabulary * model.width * FLOAT)
     frozen = settings.lora_r > 0
     if model.family == "decoder":  # in stretches of equal length, logarithms and slopes in the place of the logits
-        stretches = max(1, math.ceil(one.labels / stretch_rows(vocabulary)))
         size = FLOAT + 2 * HALF if settings.bf16 else FLOAT  # beside the products in half precision
-        return math.ceil(one.labels / stretches) * vocabulary * size + (0 if frozen else matrix)
+        return rows_of_stretch(one.labels, vocabulary) * vocabulary * size + (0 if frozen else matrix)
     return whole * 3 + (0 if frozen else matrix)
 
 
@@ -155,7 +148,7 @@ def proof_bytes(model: Architecture, one: Pass, settings: MemorySettings, traine
     few = scaled(one, max(0.25, 1 / max(1, one.rows)))
     few = replace(few, tokens=max(few.tokens, one.longest))
     vocabulary = model.output.outputs if model.output else 0
-    stretch = stretch_rows(vocabulary) // 4
+    stretch = rows_of_chunk(vocabulary) // 4
     states = min(few.labels, max(stretch, math.ceil(one.labels / one.rows)))
     plain = MemorySettings(lora_r=settings.lora_r, tree=False, checkpointing=settings.checkpointing)
     apart = activation_bytes(calm, few, plain, raw=True) + 3 * float(states * vocabulary * FLOAT)

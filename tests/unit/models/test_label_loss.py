@@ -4,13 +4,14 @@ import pytest
 import torch
 from torch.nn import functional
 
+from treetune.core import stretches
 from treetune.models import label_loss
 from treetune.models.label_loss import LabelLoss, label_log_probs_of
 
 
 @pytest.fixture(params=[2, 64], ids=["several stretches", "one stretch"])
 def small_chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(label_loss, "rows_of_chunk", lambda vocabulary: request.param)
+    monkeypatch.setattr(stretches, "rows_of_chunk", lambda vocabulary: request.param)
     monkeypatch.setattr(label_loss, "COLUMNS", 4)  # the 11 words below in three portions
 
 
@@ -85,8 +86,3 @@ def test_logarithms_in_the_place_of_the_logits_are_torchs_own(
     found = label_loss.log_softmax_(logits)
     assert found is logits
     assert torch.equal(found, expected)
-
-
-def test_a_stretch_holds_about_128_megabytes() -> None:
-    assert label_loss.rows_of_chunk(50_257) * 50_257 * 4 <= 2**27
-    assert label_loss.rows_of_chunk(10**9) == 64

@@ -1,0 +1,18 @@
+"""How many labelled states have their logits in memory at a time: for the loss that takes them and the plan."""
+
+from __future__ import annotations
+
+import math
+
+CHUNK_BYTES = 2**27
+
+
+def rows_of_chunk(vocabulary: int) -> int:
+    """States whose logits, in float32, take about `CHUNK_BYTES`."""
+    return max(64, CHUNK_BYTES // (4 * max(1, vocabulary)))
+
+
+def rows_of_stretch(states: int, vocabulary: int) -> int:
+    """States of each stretch, all of one length: a product with few rows is a slow one."""
+    count = max(1, math.ceil(states / rows_of_chunk(vocabulary)))
+    return max(1, math.ceil(states / count))
