@@ -44,17 +44,18 @@ def train_ours(job: dict[str, Any]) -> dict[str, Any]:
     from treetune.models.load import load_model
     from treetune.train.loop import train_step
     from treetune.train.memory import keep_freed_memory
-    from treetune.train.optimizers import build_optimizers
+    from treetune.train.optimizers import build_optimizers, start_state
 
     rows = load_rows(job["rows_file"])
     model = with_lora(load_model(job["model"]).model, job["lora"])
     flops: dict[str, Any] = {"peak_flops": matmul_peak(bf16=job["bf16"])} if job.get("flops") else {}
-    keep_freed_memory()  # as the loop does
     budget = job.get("max_tokens") or TuneSettings.model_fields["max_tokens_per_pass"].default
     proof = proved(model, rows, job["system"].split("-")[1], budget)
     make_batches = partial(batches_of, layout=proof["layout"], rows_per_pass=job["rows_per_step"], max_tokens=budget)
     settings = LoopSettings(output_dir="unused", per_device_train_batch_size=job["rows_per_step"], bf16=job["bf16"])
+    keep_freed_memory()  # this and the next two lines as the loop has them
     optimizers = build_optimizers(model, "adamw", job["learning_rate"], 0.0)
+    start_state(optimizers)
     result: dict[str, Any] = {"seconds": [], "cpu_seconds": [], "tokens": [], "loss": [], "computed_tokens": [],
                               "memory_at_start": memory_now("VmRSS"), "device": device_name(), **proof}
     forget_peak()

@@ -8,15 +8,16 @@ Letters: U states, K labels (several may stand at one state), D width, V vocabul
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from treetune.core.stretches import rows_of_stretch
-from treetune.models.products import product, serves
-from treetune.models.tied import TiedGradient
+from treetune.models.products import by_onednn, product, serves
+from treetune.models.tied import Factors, TiedGradient, add_product, may_wait_in_factors
 
-COLUMNS = 512
+COLUMNS = 512 if by_onednn() else 4096
+"""Words of the vocabulary multiplied at a time (see `_logits`): few on AMD processors."""
 FEW_STATES = 256
 """States up to which `treetune.models.products` is faster than MKL at a whole vocabulary."""
 SLAB_BYTES = 2**22
@@ -37,44 +38,58 @@ class LabelLoss(torch.autograd.Function):
     ) -> torch.Tensor:
         """hidden (U, D), matrix (V, D), place (K,) which state, labels (K,), weights (K,) -> scalar.
 
-        With a ``slot`` the gradient of the matrix is left there for the embedding that shares it. Under autocast the
-        products are taken in its type; the sum is float32 (float64 for float64 states).
+        With a ``slot`` the gradient of the matrix is left there for the embedding that shares it: as its two factors
+        where they are smaller. Under autocast the products are taken in its type; the sum is float32 (float64 for
+        float64 states).
         """
         device = hidden.device.type
         inner = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        of_hidden, of_matrix = ctx.needs_input_grad[:2]
+        wanted = Wanted(of_hidden, matrix.dtype if of_matrix else None,
+                        in_factors=slot is not None and of_matrix and may_wait_in_factors(*hidden.shape))
         with torch.autocast(device, enabled=False):
-            total, *slopes = _loss_and_slopes(hidden.to(inner), matrix.to(inner), place, labels, weights,
-                                              ctx.needs_input_grad[:2])
-        ctx.save_for_backward(*(None if slope is None else slope.to(like.dtype)
-                                for slope, like in zip(slopes, (hidden, matrix), strict=True)))
+            total, by_hidden, by_matrix, factors = _loss_and_slopes(
+                hidden.to(inner), matrix.to(inner), place, labels, weights, wanted)
+        ctx.save_for_backward(None if by_hidden is None else by_hidden.to(hidden.dtype), by_matrix,
+                              *(each for pair in factors for each in pair))
         ctx.slot = slot
         return total
 
     @staticmethod
     def backward(ctx: Any, scale: torch.Tensor) -> Any:
         """The gradients kept from the forward pass, times the scalar that comes from behind."""
-        kept = ctx.saved_tensors
+        by_hidden, by_matrix, *factors = ctx.saved_tensors
+        slopes, states = factors[::2], factors[1::2]
         if float(scale) != 1.0:
-            kept = tuple(None if grad is None else grad * scale.to(grad.dtype) for grad in kept)
-        by_hidden, by_matrix = kept
+            by_hidden, by_matrix, *states = (None if each is None else each * scale.to(each.dtype)
+                                             for each in (by_hidden, by_matrix, *states))
         if ctx.slot is not None:
-            ctx.slot.waiting, by_matrix = by_matrix, None
+            ctx.slot.leave(by_matrix, list(zip(slopes, states, strict=True)))
+            by_matrix = None
         return by_hidden, by_matrix, None, None, None, None
+
+
+class Wanted(NamedTuple):
+    """Which gradients: by the states; by the matrix in what type (None: not), as one tensor or ``in_factors``."""
+
+    by_hidden: bool
+    by_matrix: torch.dtype | None
+    in_factors: bool
 
 
 def _loss_and_slopes(
     hidden: torch.Tensor, matrix: torch.Tensor, place: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor,
-    wanted: tuple[bool, bool],
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """(loss, its gradient by the states, its gradient by the matrix); gradients where wanted."""
-    by_hidden = torch.empty_like(hidden) if wanted[0] else None
-    by_matrix = torch.zeros_like(matrix) if wanted[1] and len(hidden) == 0 else None
+    wanted: Wanted,
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, list[Factors]]:
+    """(loss, its gradient by the states, its gradient by the matrix, the factors of the latter)."""
+    by_hidden, factors = torch.empty_like(hidden) if wanted.by_hidden else None, list[Factors]()
+    by_matrix = torch.zeros_like(matrix, dtype=wanted.by_matrix) if wanted.by_matrix and not len(hidden) else None
     total = torch.zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
                         device=hidden.device)
     for part, mine, logs in _stretches(hidden, matrix, place):
         row, label, weight = place[mine] - part.start, labels[mine], weights[mine].to(logs.dtype)
         total -= (logs[row, label] * weight).sum()
-        if not any(wanted):
+        if not (wanted.by_hidden or wanted.by_matrix):
             continue
         at_state = torch.zeros(len(logs), dtype=logs.dtype, device=logs.device).index_add_(0, row, weight)
         slope = logs.exp_().mul_(at_state[:, None])
@@ -85,9 +100,11 @@ def _loss_and_slopes(
                 by_hidden[part] = product(slope, matrix.T)
             else:
                 torch.mm(slope, matrix, out=by_hidden[part])
-        if wanted[1]:  # the first product is the sum so far: no zeros to write and read
-            by_matrix = slope.T @ hidden[part] if by_matrix is None else by_matrix.addmm_(slope.T, hidden[part])
-    return total, by_hidden, by_matrix
+        if wanted.in_factors:
+            factors.append((slope, hidden[part]))
+        elif wanted.by_matrix:
+            by_matrix = add_product(by_matrix, slope, hidden[part], wanted.by_matrix)
+    return total, by_hidden, by_matrix, factors
 
 
 @torch.no_grad()
@@ -127,8 +144,9 @@ def log_softmax_(logits: torch.Tensor) -> torch.Tensor:
 def _logits(states: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """states (U, D), matrix (V, D) -> (U, V).
 
-    On processors MKL multiplies by a transposed matrix of this size at hardly more than half its speed; portions that
-    stay in the cache bring that back (82 M GPT-2, 333 states: 104 against 159 GFLOP/s). oneDNN's bfloat16 needs none.
+    On AMD processors MKL multiplies by a transposed matrix of this size at hardly more than half its speed; portions
+    that stay in the cache bring that back (82 M GPT-2, 333 states: 104 against 159 GFLOP/s). On Intel's they are worth
+    a twentieth. oneDNN's bfloat16 needs none.
     """
     if len(states) <= FEW_STATES and serves(states, matrix):
         return product(states, matrix)

@@ -18,7 +18,7 @@ from treetune.core.records import IntArray
 from treetune.core.seeds import seed_of
 from treetune.core.settings import LoopSettings
 from treetune.models.decoder import LossSum, loss_sum
-from treetune.models.shard import inside, is_sharded, whole
+from treetune.models.shard import inside, is_sharded
 from treetune.train.checkpoint import (
     MANIFEST,
     TrainState,
@@ -34,7 +34,8 @@ from treetune.train.checkpoint import (
 )
 from treetune.train.distributed import team
 from treetune.train.memory import is_out_of_memory, keep_freed_memory, memory_ceiling, with_passes
-from treetune.train.optimizers import build_optimizers, set_learning_rate
+from treetune.train.norm import total_norm
+from treetune.train.optimizers import build_optimizers, set_learning_rate, start_state
 from treetune.train.order import row_chooser
 from treetune.train.pace import Pace, pace_of
 from treetune.train.schedule import learning_rate
@@ -101,6 +102,8 @@ def fit(
         refuse_small_disk(folder.checkpoints, model, settings.optim, settings.save_total_limit)
     optimizers = build_optimizers(model, settings.optim, settings.learning_rate, settings.weight_decay)
     state = resume(model, optimizers, folder, on_event)
+    if not is_sharded(model):
+        start_state(optimizers)
     crew.same_weights(model)
     passes = crew.smaller(make_batches, pace.rows_per_step)
     rows_of = row_chooser(len(examples), pace.rows_per_step, settings.seed, groups)
@@ -332,7 +335,7 @@ def train_step(
         raise BadLoss(total / count, 0.0, reason)
     team().add_gradients(model)
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-    norm = float(whole(torch.nn.utils.get_total_norm(gradients))) / count
+    norm = total_norm(gradients) / count
     reason = reason_against(total / count, norm, state, 0.0)
     if reason:
         raise BadLoss(total / count, norm, reason)

@@ -46,6 +46,23 @@ def build_optimizers(model: nn.Module, optim: str, learning_rate: float, weight_
     return [*found, _adamw(rest, learning_rate, decay)] if rest else found
 
 
+def start_state(optimizers: list[torch.optim.Optimizer]) -> None:
+    """Make the state of Adam's kind before the first step, as torch would in it; none where one stands already.
+
+    Made in the first step, among gradients and activations that are freed again, it would leave memory in pieces
+    that later steps cannot use: 50 to 100 MB of an 82 M GPT-2.
+    """
+    for optimizer in optimizers:
+        if not isinstance(optimizer, torch.optim.Adam) or optimizer.state:
+            continue
+        for weight in (weight for group in optimizer.param_groups for weight in group["params"]):
+            optimizer.state[weight] = {
+                "step": torch.zeros((), dtype=torch.float32, device=weight.device),
+                "exp_avg": torch.zeros_like(weight, memory_format=torch.preserve_format),
+                "exp_avg_sq": torch.zeros_like(weight, memory_format=torch.preserve_format),
+            }
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum, made orthogonal before it is applied; for matrices only. Works in the weights' own precision."""
 

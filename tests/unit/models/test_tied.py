@@ -9,11 +9,11 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from treetune.core.records import TokenizedExample
-from treetune.models import decoder
+from treetune.models import decoder, label_loss, tied
 from treetune.models.batches import batches_of
 from treetune.models.decoder import loss_sum
 from treetune.models.engine import fullest_engine, set_up
-from treetune.models.tied import can_share_gradient, shared_gradient
+from treetune.models.tied import add_product, can_share_gradient, shared_gradient
 
 Rows = list[TokenizedExample]
 
@@ -44,6 +44,21 @@ def test_the_gradients_are_those_without_it(
         assert torch.allclose(ours[name], gradient, rtol=1e-10, atol=1e-12), name
 
 
+@pytest.mark.parametrize("width", [1, 1000], ids=["many labels", "few labels"])
+def test_the_heads_part_waits_as_whatever_is_smaller(
+    make_gpt3: Callable[..., Any], rows: Rows, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_gpt3()
+    set_up(model, fullest_engine(model))
+    [batch] = batches_of(rows, "tree", len(rows), 500)
+    matrix = model.transformer.wte.weight
+    states, labels = len(batch.label_index.unique()), len(matrix)
+    monkeypatch.setattr(label_loss, "may_wait_in_factors", lambda number, _: number <= width)
+    kept = [tuple(each.shape) for each in loss_sum(model, batch).total.grad_fn.saved_tensors if each is not None]
+    assert (tuple(matrix.shape) in kept) == (width == 1)
+    assert ((states, labels) in kept) == (width == 1000)
+
+
 def test_a_head_without_gradient_leaves_the_embedding_its_own(make_gpt3: Callable[..., Any]) -> None:
     model = make_gpt3()
     ids = torch.tensor([[1, 2, 2]])
@@ -68,3 +83,17 @@ def test_untied_frozen_and_silent_passes_are_left_alone(make_gpt3: Callable[...,
     model.transformer.wte.weight.requires_grad_(False)
     with shared_gradient(model) as slot:
         assert slot is None
+
+
+@pytest.mark.parametrize("total", [None, 1.0], ids=["first", "another"])
+@pytest.mark.parametrize("narrow", [torch.float32, torch.bfloat16])
+def test_products_add_up_in_the_type_of_the_gradient(
+    narrow: torch.dtype, total: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tied, "ROWS_AT_A_TIME", 3)  # of the 7 below
+    torch.manual_seed(0)
+    slopes, states = torch.randn(5, 7).to(narrow), torch.randn(5, 4).to(narrow)
+    found = add_product(None if total is None else torch.full((7, 4), total), slopes, states, torch.float32)
+    assert found.dtype == torch.float32
+    exact = slopes.float().T @ states.float() + (total or 0.0)
+    assert torch.allclose(found, exact, atol=1e-6 if narrow == torch.float32 else 0.05)

@@ -8,7 +8,7 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from treetune.models.adapters import add_lora
 from treetune.models.gpt3 import GPT3LMHeadModel
-from treetune.train.optimizers import Muon, build_optimizers, orthogonal, set_learning_rate
+from treetune.train.optimizers import Muon, build_optimizers, orthogonal, set_learning_rate, start_state
 
 Make = Callable[..., GPT3LMHeadModel]
 ALL = ("adamw", "adam", "sgd", "muon")
@@ -49,6 +49,28 @@ def test_adam_without_gradient_does_not_move(make_model: Make) -> None:
 def test_a_given_decay_is_used(make_model: Make) -> None:
     (optimizer,) = build_optimizers(make_model(), "adamw", 0.1, 0.3)
     assert {group["weight_decay"] for group in optimizer.param_groups} == {0.3, 0.0}
+
+
+@pytest.mark.parametrize("optim", ["adamw", "adam"])
+def test_a_state_made_before_the_first_step_is_torchs_own(make_model: Make, optim: str) -> None:
+    states, models = [], [make_model(), make_model()]
+    for model, early in zip(models, (True, False), strict=True):
+        optimizers = build_optimizers(model, optim, 0.1, None)
+        if early:
+            start_state(optimizers)
+        with_gradients(model)
+        for _ in range(2):
+            optimizers[0].step()
+        start_state(optimizers)  # one that stands is left alone
+        states.append(optimizers[0].state_dict()["state"])
+    assert states[0].keys() == states[1].keys()
+    for number, mine in states[0].items():
+        assert mine.keys() == states[1][number].keys()
+        for key, value in mine.items():
+            assert value.dtype == states[1][number][key].dtype
+            assert torch.equal(value, states[1][number][key])
+    for weight, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        assert torch.equal(weight, other)
 
 
 @pytest.mark.parametrize("optim", ALL)
