@@ -46,7 +46,7 @@ class LabelLoss(torch.autograd.Function):
         inner = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         of_hidden, of_matrix = ctx.needs_input_grad[:2]
         wanted = Wanted(of_hidden, matrix.dtype if of_matrix else None,
-                        in_factors=slot is not None and of_matrix and may_wait_in_factors(*hidden.shape))
+                        in_factors=slot is not None and of_matrix and may_wait_in_factors(len(hidden), *reversed(matrix.shape)))
         with torch.autocast(device, enabled=False):
             total, by_hidden, by_matrix, factors = _loss_and_slopes(
                 hidden.to(inner), matrix.to(inner), place, labels, weights, wanted)
@@ -92,7 +92,9 @@ def _loss_and_slopes(
         if not (wanted.by_hidden or wanted.by_matrix):
             continue
         at_state = torch.zeros(len(logs), dtype=logs.dtype, device=logs.device).index_add_(0, row, weight)
-        slope = logs.exp_().mul_(at_state[:, None])
+        slope = logs.exp_()
+        if not bool((at_state == 1).all()):
+            slope.mul_(at_state[:, None])
         slope.index_put_((row, label), -weight, accumulate=True)
         slope = slope.to(hidden.dtype)
         if by_hidden is not None:

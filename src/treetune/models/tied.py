@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from treetune.core.stretches import rows_of_chunk
+
 ROWS_AT_A_TIME = 2048
 
 
@@ -26,9 +28,9 @@ Factors = tuple[torch.Tensor, torch.Tensor]
 """Slopes (U, V) of the logits and the states (U, D) they came from: the gradient of the matrix is slopesᵀ states."""
 
 
-def may_wait_in_factors(states: int, width: int) -> bool:
-    """Whether the factors take no more memory than the product."""
-    return states <= width
+def may_wait_in_factors(states: int, width: int, vocabulary: int) -> bool:
+    """Whether the factors take no more memory than the product and the stretch of logits beside which it is made."""
+    return states <= width + rows_of_chunk(vocabulary)
 
 
 class TiedGradient:

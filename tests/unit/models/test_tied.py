@@ -53,7 +53,7 @@ def test_the_heads_part_waits_as_whatever_is_smaller(
     [batch] = batches_of(rows, "tree", len(rows), 500)
     matrix = model.transformer.wte.weight
     states, labels = len(batch.label_index.unique()), len(matrix)
-    monkeypatch.setattr(label_loss, "may_wait_in_factors", lambda number, _: number <= width)
+    monkeypatch.setattr(label_loss, "may_wait_in_factors", lambda states, *_: states <= width)
     kept = [tuple(each.shape) for each in loss_sum(model, batch).total.grad_fn.saved_tensors if each is not None]
     assert (tuple(matrix.shape) in kept) == (width == 1)
     assert ((states, labels) in kept) == (width == 1000)
