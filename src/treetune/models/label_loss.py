@@ -46,7 +46,7 @@ class LabelLoss(torch.autograd.Function):
         inner = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         of_hidden, of_matrix = ctx.needs_input_grad[:2]
         wanted = Wanted(of_hidden, matrix.dtype if of_matrix else None,
-                        in_factors=slot is not None and of_matrix and may_wait_in_factors(len(hidden), *reversed(matrix.shape)))
+                        in_factors=slot is not None and of_matrix and may_wait_in_factors(len(hidden), matrix))
         with torch.autocast(device, enabled=False):
             total, by_hidden, by_matrix, factors = _loss_and_slopes(
                 hidden.to(inner), matrix.to(inner), place, labels, weights, wanted)

@@ -28,9 +28,9 @@ Factors = tuple[torch.Tensor, torch.Tensor]
 """Slopes (U, V) of the logits and the states (U, D) they came from: the gradient of the matrix is slopesᵀ states."""
 
 
-def may_wait_in_factors(states: int, width: int, vocabulary: int) -> bool:
+def may_wait_in_factors(states: int, matrix: torch.Tensor) -> bool:
     """Whether the factors take no more memory than the product and the stretch of logits beside which it is made."""
-    return states <= width + rows_of_chunk(vocabulary)
+    return states <= matrix.shape[1] + rows_of_chunk(len(matrix))
 
 
 class TiedGradient:
