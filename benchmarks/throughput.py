@@ -14,6 +14,7 @@ Peers that are not installed are named and left out.
 from __future__ import annotations
 
 import argparse
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +25,7 @@ from children import UNCOUNTED, add_options, run_child, serve_child, take_turns
 from machine import conditions, facts, has_peer, keep_results, table
 from rows import SETS, is_there
 from shapes import SHAPES
+from treetune.workflow.machine import processor_name
 
 OURS = ("treetune-tree", "treetune-packed", "treetune-padded")
 PEERS = ("trainer-padded-8", "trainer-sorted-8", "trainer-grouped-8", "trainer-grouped-32", "trainer-flattened-8",
@@ -227,6 +229,11 @@ def parse(about: str | None = __doc__) -> argparse.Namespace:
     return parser.parse_args()
 
 
+def processor() -> str:
+    """Its name in the key of a table: ratios of one kind of processor say little about another."""
+    return re.sub(r"\(R\)| Processor", "", processor_name())
+
+
 def main() -> None:
     """Measure, print, keep."""
     options = parse()
@@ -241,7 +248,7 @@ def main() -> None:
                 section = measure(options, shape, rows, systems, Path(folder))
             key = " · ".join([shape, rows, f"LoRA {options.lora}" if options.lora else "all weights",
                               *(["bf16"] if options.bf16 else []),
-                              *(["plain order"] if options.order == "plain" else [])])
+                              *(["plain order"] if options.order == "plain" else []), processor()])
             print(section_to_markdown(key, section), flush=True)
             print(f"({time.perf_counter() - began:.0f} s)", flush=True)
             keep_results("throughput", {key: section}, to_markdown, options.results)
