@@ -22,7 +22,7 @@ from torch.nn import functional
 from treetune.core.stretches import rows_of_chunk
 
 ROWS_AT_A_TIME = 2048
-
+"""Rows of a gradient in half precision that are widened at a time."""
 
 Factors = tuple[torch.Tensor, torch.Tensor]
 """Slopes (U, V) of the logits and the states (U, D) they came from: the gradient of the matrix is slopesᵀ states."""
@@ -62,13 +62,12 @@ def add_product(
     """
     if slopes.dtype == dtype:
         return slopes.T @ states if total is None else total.addmm_(slopes.T, states)
-    first, total = total is None, states.new_empty(slopes.shape[1], states.shape[1], dtype=dtype) if total is None \
-        else total
-    for start in range(0, len(total), ROWS_AT_A_TIME):
+    whole = states.new_empty(slopes.shape[1], states.shape[1], dtype=dtype) if total is None else total
+    for start in range(0, len(whole), ROWS_AT_A_TIME):
         part = slice(start, start + ROWS_AT_A_TIME)
-        found = slopes[:, part].T @ states
-        total[part].copy_(found) if first else total[part].add_(found)
-    return total
+        put = whole[part].copy_ if total is None else whole[part].add_
+        put(slopes[:, part].T @ states)
+    return whole
 
 
 class TokenRows(torch.autograd.Function):
