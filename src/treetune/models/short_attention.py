@@ -1,16 +1,18 @@
 """Attention of short rows, block by block, in one function whose gradients are written out.
 
 torch's kernel for processors spends most of its time on starting where a block has a hundred queries and keys: products
-of one block's heads at once take two thirds of it, and one function for all blocks saves the copies of keys and values,
-the joining of outputs and a node of the graph a block. The probabilities are kept, so this is for blocks whose keys are
-few. Letters: H query heads, K key heads, G = H / K, Q queries, T tokens, D width of a head.
+of one block's heads at once take two thirds of it. What a block needs beside its four or five products is done for all
+blocks at once, since each call of torch costs as much as a small product: keys and values are gathered by one index,
+their gradients scattered by it. The probabilities are kept, so this is for blocks whose keys are few.
+Letters: H query heads, K key heads, G = H / K, Q queries, T tokens, S keys of all blocks together, D width of a head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
@@ -19,12 +21,31 @@ from treetune.trees.blocks import Block
 Ranges = tuple[tuple[int, int], ...]
 
 
+class Seen(NamedTuple):
+    """What the blocks see, block after block.
+
+    Attributes:
+        tokens: (S,) numbers of the tokens that are keys. queries, keys: how many each block has.
+    """
+
+    tokens: torch.Tensor
+    queries: list[int]
+    keys: list[int]
+
+
+def seen_of(blocks: Sequence[Block], device: torch.device) -> Seen:
+    """`Seen` of blocks."""
+    tokens = [np.arange(start, stop) for block in blocks for start, stop in block.ranges]
+    return Seen(torch.from_numpy(np.concatenate(tokens)).to(device), [block.stop - block.start for block in blocks],
+                [block.allowed.shape[1] for block in blocks])
+
+
 class ShortAttention(torch.autograd.Function):
     """softmax(scale · query keyᵀ + mask) value, over the keys that each block of queries sees."""
 
     @staticmethod
     def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, blocks: Sequence[Block],
+        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: Seen,
         masks: Sequence[torch.Tensor], scale: float,
     ) -> torch.Tensor:
         """query (1, H, Q, D), key and value (1, K, T, D), masks (G · queries, keys) of the blocks -> (1, H, Q, D).
@@ -35,13 +56,14 @@ class ShortAttention(torch.autograd.Function):
         mixed = query.new_empty(asking, heads, width)  # as what follows wants it: tokens first
         kept = []
         with torch.autocast(query.device.type, enabled=False):
-            for block, mask in zip(blocks, masks, strict=True):
-                asked, keys, values = _of_block(block, query, key, value)
+            parts = zip(_asked(query, key, seen), _gathered(key, seen), _gathered(value, seen), masks,
+                        _blocks_of(mixed, seen.queries), strict=True)
+            for asked, keys, values, mask, place in parts:
                 odds = torch.softmax(torch.baddbmm(mask, asked, keys.transpose(1, 2), alpha=scale), dim=-1)
-                _tokens_first(mixed, block).copy_(torch.bmm(odds, values).view(heads, -1, width))
+                place.copy_(torch.bmm(odds, values).view(place.shape))
                 kept.append(odds)
         ctx.save_for_backward(query, key, value, *kept)
-        ctx.blocks, ctx.scale = blocks, scale
+        ctx.seen, ctx.scale = seen, scale
         return mixed.transpose(0, 1)[None]
 
     @staticmethod
@@ -49,31 +71,38 @@ class ShortAttention(torch.autograd.Function):
     def backward(ctx: Any, slope: torch.Tensor) -> Any:
         """Gradients of query, key and value; of keys that several blocks see, the sum."""
         query, key, value, *kept = ctx.saved_tensors
-        _, heads, asking, width = query.shape
+        seen, (_, heads, asking, width) = ctx.seen, query.shape
         by_query = query.new_empty(asking, heads, width)
-        by_key, by_value = (key.new_zeros(key.shape[2], key.shape[1], width) for _ in range(2))
-        for block, odds in zip(ctx.blocks, kept, strict=True):
-            asked, keys, values = _of_block(block, query, key, value)
-            given = _grouped(slope[0, :, block.start : block.stop], len(keys))
+        by_keys, by_values = (key.new_empty(len(seen.tokens), key.shape[1], width) for _ in range(2))
+        states = zip(_asked(query, key, seen), _gathered(key, seen), _gathered(value, seen), kept,
+                     _asked(slope, key, seen), strict=True)
+        places = zip(_blocks_of(by_query, seen.queries), _blocks_of(by_keys, seen.keys),
+                     _blocks_of(by_values, seen.keys), strict=True)
+        for (asked, keys, values, odds, given), (of_query, of_keys, of_values) in zip(states, places, strict=True):
             by_odds = torch.bmm(given, values.transpose(1, 2))
             by_scores = torch._softmax_backward_data(by_odds, odds, -1, odds.dtype).mul_(ctx.scale)
-            _tokens_first(by_query, block).copy_(torch.bmm(by_scores, keys).view(heads, -1, width))
-            _add(by_key, block, torch.bmm(by_scores.transpose(1, 2), asked))
-            _add(by_value, block, torch.bmm(odds.transpose(1, 2), given))
+            of_query.copy_(torch.bmm(by_scores, keys).view(of_query.shape))
+            of_keys.copy_(torch.bmm(by_scores.transpose(1, 2), asked))
+            of_values.copy_(torch.bmm(odds.transpose(1, 2), given))
+        by_key, by_value = (each.new_zeros(key.shape[2], *each.shape[1:]).index_add_(0, seen.tokens, each)
+                            for each in (by_keys, by_values))
         return (*(each.transpose(0, 1)[None] for each in (by_query, by_key, by_value)), None, None, None)
 
 
-def _of_block(
-    block: Block, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(K, G · queries, D) of the block, and its keys and values (K, keys, D)."""
-    asked = _grouped(query[0, :, block.start : block.stop], key.shape[1])
-    return asked, joined(key[0], block.ranges), joined(value[0], block.ranges)
+def _asked(states: torch.Tensor, key: torch.Tensor, seen: Seen) -> list[torch.Tensor]:
+    """(1, H, Q, D) -> (K, G · queries, D) of each block: the query heads of one key head stand side by side."""
+    parts, heads = torch.split(states[0], seen.queries, dim=1), key.shape[1]
+    return [part if len(part) == heads else part.reshape(heads, -1, part.shape[2]) for part in parts]
 
 
-def _grouped(states: torch.Tensor, key_heads: int) -> torch.Tensor:
-    """(H, queries, D) -> (K, G · queries, D): the query heads of one key head stand side by side."""
-    return states if len(states) == key_heads else states.reshape(key_heads, -1, states.shape[2])
+def _gathered(states: torch.Tensor, seen: Seen) -> tuple[torch.Tensor, ...]:
+    """(1, K, T, D) -> (K, keys, D) of each block."""
+    return _blocks_of(states[0].transpose(0, 1).index_select(0, seen.tokens), seen.keys)
+
+
+def _blocks_of(whole: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, ...]:
+    """(Q or S, heads, D) -> (heads, size, D) of each block, in the same memory."""
+    return torch.split(whole.transpose(0, 1), sizes, dim=1)
 
 
 def joined(states: torch.Tensor, ranges: Ranges) -> torch.Tensor:
@@ -82,16 +111,3 @@ def joined(states: torch.Tensor, ranges: Ranges) -> torch.Tensor:
     if len(pieces) == 1:
         return pieces[0]
     return torch.cat([each.transpose(-3, -2) for each in pieces], dim=-3).transpose(-3, -2)  # a token's heads together
-
-
-def _tokens_first(whole: torch.Tensor, block: Block) -> torch.Tensor:
-    """The block's place in (Q, H, D), as (H, queries, D)."""
-    return whole[block.start : block.stop].transpose(0, 1)
-
-
-def _add(whole: torch.Tensor, block: Block, slopes: torch.Tensor) -> None:
-    """whole (T, K, D) += slopes (K, keys, D) at the block's keys."""
-    place = 0
-    for start, stop in block.ranges:
-        whole[start:stop] += slopes[:, place : place + stop - start].transpose(0, 1)
-        place += stop - start

@@ -22,7 +22,7 @@ from treetune.core.records import IntArray, TokenTree
 from treetune.models.continuation import Continuation
 from treetune.models.flex import flex_attend, tree_block_mask
 from treetune.models.sdpa import attention, widened
-from treetune.models.short_attention import Ranges, ShortAttention, joined
+from treetune.models.short_attention import Ranges, Seen, ShortAttention, joined, seen_of
 from treetune.trees.blocks import Block, are_short, sized_blocks
 
 NAME = "treetune_tree"
@@ -45,6 +45,7 @@ class TreeLayout:
         self._block_masks: dict[tuple[Any, ...], BlockMask] = {}
         self._blocks: dict[tuple[int | None, bool], list[Block]] = {}
         self._masks: dict[tuple[Any, ...], list[torch.Tensor]] = {}
+        self._seen: dict[tuple[Any, ...], Seen] = {}
 
     def blocks(self, window: int | None, labels_only: bool) -> list[Block]:
         """Blocks of all tokens, or of the labelled ones."""
@@ -53,6 +54,13 @@ class TreeLayout:
             queries = self.columns if labels_only else None
             self._blocks[key] = sized_blocks(self.depth, self.branch_end, window=window, queries=queries)
         return self._blocks[key]
+
+    def seen(self, window: int | None, labels_only: bool, device: torch.device) -> Seen:
+        """The keys of the blocks as one index, for `ShortAttention`."""
+        key = (window, labels_only, device)
+        if key not in self._seen:
+            self._seen[key] = seen_of(self.blocks(window, labels_only), device)
+        return self._seen[key]
 
     def block_mask(self, window: int | None, labels_only: bool, device: torch.device) -> BlockMask:
         """For `flex_attend`, one for all layers of a kind."""
@@ -101,8 +109,8 @@ def attend(
     query, key, value = widened(query, key, value)  # once, and not block by block
     blocks, masks = layout.blocks(window, labels_only), layout.masks(window, labels_only, groups, query)
     if query.device.type == "cpu" and not dropout and are_short(blocks):
-        own = width**-0.5 if scale is None else scale
-        found: torch.Tensor = ShortAttention.apply(query, key, value, blocks, masks, own)  # type: ignore[no-untyped-call]
+        own, seen = width**-0.5 if scale is None else scale, layout.seen(window, labels_only, query.device)
+        found: torch.Tensor = ShortAttention.apply(query, key, value, seen, masks, own)  # type: ignore[no-untyped-call]
         return found.to(narrow)
     ranges = [block.ranges for block in blocks]
     keys, values = seen_by_blocks(key, ranges), seen_by_blocks(value, ranges)
