@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,11 @@ def keep_results(
     page = folder / f"{name}.md"
     page.write_text(to_markdown(kept), encoding="utf-8")
     return path, page
+
+
+def processor() -> str:
+    """Its name in the key of a table: ratios of one kind of processor say little about another."""
+    return re.sub(r"\(R\)| Processor", "", processor_name())
 
 
 def table(head: list[str], lines: list[list[str]]) -> str:

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from children import add_options, run_child, serve_child, take_turns
-from machine import conditions, facts, has_peer, keep_results, table
+from machine import conditions, facts, has_peer, keep_results, processor, table
 from rows import SETS, is_there
 from shapes import SHAPES
 
@@ -194,7 +194,7 @@ def main() -> None:
                 systems = ["treetune", *systems]  # what the others are compared with
             with tempfile.TemporaryDirectory() as folder:
                 section = measure(options, shape, rows, systems, Path(folder))
-            key = f"{shape} · {rows}"
+            key = f"{shape} · {rows} · {processor()}"
             print(section_to_markdown(key, section), flush=True)
             keep_results("prediction", {key: section}, to_markdown, options.results)
 

@@ -14,7 +14,6 @@ Peers that are not installed are named and left out.
 from __future__ import annotations
 
 import argparse
-import re
 import tempfile
 import time
 from pathlib import Path
@@ -22,10 +21,9 @@ from statistics import mean, median
 from typing import Any
 
 from children import UNCOUNTED, add_options, run_child, serve_child, take_turns
-from machine import conditions, facts, has_peer, keep_results, table
+from machine import conditions, facts, has_peer, keep_results, processor, table
 from rows import SETS, is_there
 from shapes import SHAPES
-from treetune.workflow.machine import processor_name
 
 OURS = ("treetune-tree", "treetune-packed", "treetune-padded")
 PEERS = ("trainer-padded-8", "trainer-sorted-8", "trainer-grouped-8", "trainer-grouped-32", "trainer-flattened-8",
@@ -227,11 +225,6 @@ def parse(about: str | None = __doc__) -> argparse.Namespace:
     parser.add_argument("--memory-limit", type=float, default=0, help="GiB of address space of a run; 0: none")
     add_options(parser, timeout=900)
     return parser.parse_args()
-
-
-def processor() -> str:
-    """Its name in the key of a table: ratios of one kind of processor say little about another."""
-    return re.sub(r"\(R\)| Processor", "", processor_name())
 
 
 def main() -> None:
