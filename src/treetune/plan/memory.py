@@ -152,7 +152,7 @@ def proof_bytes(model: Architecture, one: Pass, settings: MemorySettings, traine
     vocabulary = model.output.outputs if model.output else 0
     stretch = rows_of_chunk(vocabulary) // 4
     states = min(few.labels, max(stretch, math.ceil(one.labels / one.rows)))
-    plain = MemorySettings(lora_r=settings.lora_r, tree=False, checkpointing=settings.checkpointing)
+    plain = MemorySettings(lora_r=settings.lora_r, tree=False, checkpointing=settings.checkpointing, gpu=settings.gpu)
     apart = activation_bytes(calm, few, plain, raw=True) + 3 * float(states * vocabulary * FLOAT)
     together = activation_bytes(calm, one, replace(plain, tree=settings.tree)) + logits_bytes(model, one, plain)
     return FLOAT * trained + max(apart, FLOAT * trained + together)
