@@ -1,4 +1,4 @@
-"""How many labelled states have their logits in memory at a time: for the loss that takes them and the plan."""
+"""How many labelled states have logits or slopes in memory at a time: for the loss that takes them and the plan."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def rows_of_stretch(states: int, vocabulary: int) -> int:
     """States of each stretch, all of one length: a product with few rows is a slow one."""
     count = max(1, math.ceil(states / rows_of_chunk(vocabulary)))
     return max(1, math.ceil(states / count))
+
+
+def may_wait_in_factors(states: int, width: int, vocabulary: int) -> bool:
+    """Whether slopes (states, vocabulary) take no more memory than the gradient of the output matrix that they make
+    with the states, and the stretch of logits beside which it would be made."""
+    return states <= width + rows_of_chunk(vocabulary)

@@ -12,12 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from treetune.core.stretches import rows_of_stretch
+from treetune.core.stretches import may_wait_in_factors, rows_of_stretch
 from treetune.models.products import by_onednn, product, serves
-from treetune.models.tied import Factors, TiedGradient, add_product, may_wait_in_factors
+from treetune.models.tied import Factors, TiedGradient, add_product
 
-COLUMNS = 512 if by_onednn() else 4096
-"""Words of the vocabulary multiplied at a time (see `_logits`): few on AMD processors."""
 FEW_STATES = 256
 """States up to which `treetune.models.products` is faster than MKL at a whole vocabulary."""
 SLAB_BYTES = 2**22
@@ -45,8 +43,9 @@ class LabelLoss(torch.autograd.Function):
         device = hidden.device.type
         inner = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         of_hidden, of_matrix = ctx.needs_input_grad[:2]
-        wanted = Wanted(of_hidden, matrix.dtype if of_matrix else None,
-                        in_factors=slot is not None and of_matrix and may_wait_in_factors(len(hidden), matrix))
+        vocabulary, width = matrix.shape
+        wanted = Wanted(of_hidden, matrix.dtype if of_matrix else None, in_factors=(
+            slot is not None and of_matrix and may_wait_in_factors(len(hidden), width, vocabulary)))
         with torch.autocast(device, enabled=False):
             total, by_hidden, by_matrix, factors = _loss_and_slopes(
                 hidden.to(inner), matrix.to(inner), place, labels, weights, wanted)
@@ -143,6 +142,11 @@ def log_softmax_(logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+def columns() -> int:
+    """Words of the vocabulary multiplied at a time by `_logits`: few on AMD processors."""
+    return 512 if by_onednn() else 4096
+
+
 def _logits(states: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """states (U, D), matrix (V, D) -> (U, V).
 
@@ -154,8 +158,8 @@ def _logits(states: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
         return product(states, matrix)
     if states.device.type != "cpu" or states.dtype == torch.bfloat16:
         return states @ matrix.T
-    found = states.new_empty(len(states), len(matrix))
-    for start in range(0, len(matrix), COLUMNS):
-        part = slice(start, start + COLUMNS)
+    found, size = states.new_empty(len(states), len(matrix)), columns()
+    for start in range(0, len(matrix), size):
+        part = slice(start, start + size)
         torch.mm(states, matrix[part].T, out=found[:, part])
     return found

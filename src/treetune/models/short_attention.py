@@ -18,8 +18,6 @@ from torch.autograd.function import once_differentiable
 
 from treetune.trees.blocks import Block
 
-Ranges = tuple[tuple[int, int], ...]
-
 
 class Seen(NamedTuple):
     """What the blocks see, block after block.
@@ -33,10 +31,10 @@ class Seen(NamedTuple):
     keys: list[int]
 
 
-def seen_of(blocks: Sequence[Block], device: torch.device) -> Seen:
+def seen_of(blocks: Sequence[Block]) -> Seen:
     """`Seen` of blocks."""
     tokens = [np.arange(start, stop) for block in blocks for start, stop in block.ranges]
-    return Seen(torch.from_numpy(np.concatenate(tokens)).to(device), [block.stop - block.start for block in blocks],
+    return Seen(torch.from_numpy(np.concatenate(tokens)), [block.stop - block.start for block in blocks],
                 [block.allowed.shape[1] for block in blocks])
 
 
@@ -103,11 +101,3 @@ def _gathered(states: torch.Tensor, seen: Seen) -> tuple[torch.Tensor, ...]:
 def _blocks_of(whole: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, ...]:
     """(Q or S, heads, D) -> (heads, size, D) of each block, in the same memory."""
     return torch.split(whole.transpose(0, 1), sizes, dim=1)
-
-
-def joined(states: torch.Tensor, ranges: Ranges) -> torch.Tensor:
-    """Some runs of tokens of (..., H, T, D), side by side."""
-    pieces = [states[..., start:stop, :] for start, stop in ranges]
-    if len(pieces) == 1:
-        return pieces[0]
-    return torch.cat([each.transpose(-3, -2) for each in pieces], dim=-3).transpose(-3, -2)  # a token's heads together

@@ -19,18 +19,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from treetune.core.stretches import rows_of_chunk
-
 ROWS_AT_A_TIME = 2048
 """Rows of a gradient in half precision that are widened at a time."""
 
 Factors = tuple[torch.Tensor, torch.Tensor]
 """Slopes (U, V) of the logits and the states (U, D) they came from: the gradient of the matrix is slopesᵀ states."""
-
-
-def may_wait_in_factors(states: int, matrix: torch.Tensor) -> bool:
-    """Whether the factors take no more memory than the product and the stretch of logits beside which it is made."""
-    return states <= matrix.shape[1] + rows_of_chunk(len(matrix))
 
 
 class TiedGradient:
@@ -58,13 +51,14 @@ def add_product(
 ) -> torch.Tensor:
     """total (V, D) + slopesᵀ states; the first product is the sum so far: no zeros to write and read.
 
-    A product of half precision is widened a few rows at a time, while they are in the processor's cache.
+    A product of half precision is widened a few rows at a time on a processor, while they are in its cache.
     """
     if slopes.dtype == dtype:
         return slopes.T @ states if total is None else total.addmm_(slopes.T, states)
     whole = states.new_empty(slopes.shape[1], states.shape[1], dtype=dtype) if total is None else total
-    for start in range(0, len(whole), ROWS_AT_A_TIME):
-        part = slice(start, start + ROWS_AT_A_TIME)
+    rows = ROWS_AT_A_TIME if whole.device.type == "cpu" else len(whole)
+    for start in range(0, len(whole), rows):
+        part = slice(start, start + rows)
         put = whole[part].copy_ if total is None else whole[part].add_
         put(slopes[:, part].T @ states)
     return whole

@@ -22,7 +22,7 @@ from treetune.core.records import IntArray, TokenTree
 from treetune.models.continuation import Continuation
 from treetune.models.flex import flex_attend, tree_block_mask
 from treetune.models.sdpa import attention, widened
-from treetune.models.short_attention import Ranges, Seen, ShortAttention, joined, seen_of
+from treetune.models.short_attention import Seen, ShortAttention, seen_of
 from treetune.trees.blocks import Block, are_short, sized_blocks
 
 NAME = "treetune_tree"
@@ -45,7 +45,7 @@ class TreeLayout:
         self._block_masks: dict[tuple[Any, ...], BlockMask] = {}
         self._blocks: dict[tuple[int | None, bool], list[Block]] = {}
         self._masks: dict[tuple[Any, ...], list[torch.Tensor]] = {}
-        self._seen: dict[tuple[Any, ...], Seen] = {}
+        self._seen: dict[tuple[int | None, bool], Seen] = {}
 
     def blocks(self, window: int | None, labels_only: bool) -> list[Block]:
         """Blocks of all tokens, or of the labelled ones."""
@@ -55,11 +55,11 @@ class TreeLayout:
             self._blocks[key] = sized_blocks(self.depth, self.branch_end, window=window, queries=queries)
         return self._blocks[key]
 
-    def seen(self, window: int | None, labels_only: bool, device: torch.device) -> Seen:
-        """The keys of the blocks as one index, for `ShortAttention`."""
-        key = (window, labels_only, device)
+    def seen(self, window: int | None, labels_only: bool) -> Seen:
+        """The keys of the blocks as one index, for `ShortAttention`, which is the processor's."""
+        key = (window, labels_only)
         if key not in self._seen:
-            self._seen[key] = seen_of(self.blocks(window, labels_only), device)
+            self._seen[key] = seen_of(self.blocks(window, labels_only))
         return self._seen[key]
 
     def block_mask(self, window: int | None, labels_only: bool, device: torch.device) -> BlockMask:
@@ -84,6 +84,7 @@ class TreeLayout:
 
 
 Layout = TreeLayout | Continuation
+Ranges = tuple[tuple[int, int], ...]
 
 
 def attend(
@@ -109,7 +110,7 @@ def attend(
     query, key, value = widened(query, key, value)  # once, and not block by block
     blocks, masks = layout.blocks(window, labels_only), layout.masks(window, labels_only, groups, query)
     if query.device.type == "cpu" and not dropout and are_short(blocks):
-        own, seen = width**-0.5 if scale is None else scale, layout.seen(window, labels_only, query.device)
+        own, seen = width**-0.5 if scale is None else scale, layout.seen(window, labels_only)
         found: torch.Tensor = ShortAttention.apply(query, key, value, seen, masks, own)  # type: ignore[no-untyped-call]
         return found.to(narrow)
     ranges = [block.ranges for block in blocks]
@@ -151,6 +152,14 @@ def seen_by_blocks(states: torch.Tensor, ranges: list[Ranges]) -> tuple[torch.Te
     """`SeenByBlocks`, typed."""
     found: tuple[torch.Tensor, ...] = SeenByBlocks.apply(states, ranges)  # type: ignore[no-untyped-call]
     return found
+
+
+def joined(states: torch.Tensor, ranges: Ranges) -> torch.Tensor:
+    """Some runs of tokens of (..., H, T, D), side by side."""
+    pieces = [states[..., start:stop, :] for start, stop in ranges]
+    if len(pieces) == 1:
+        return pieces[0]
+    return torch.cat([each.transpose(-3, -2) for each in pieces], dim=-3).transpose(-3, -2)  # a token's heads together
 
 
 def unbuilt_forms(kwargs: Mapping[str, Any]) -> list[str]:

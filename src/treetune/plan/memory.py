@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from treetune.core.stretches import rows_of_chunk, rows_of_stretch
+from treetune.core.stretches import may_wait_in_factors, rows_of_chunk, rows_of_stretch
 from treetune.plan.architecture import Architecture, Stack
 from treetune.plan.quantity import Range, about
 from treetune.plan.workload import Pass, Workload, scaled
@@ -131,7 +131,7 @@ def logits_bytes(model: Architecture, one: Pass, settings: MemorySettings) -> fl
     frozen = settings.lora_r > 0
     if model.family == "decoder":  # in stretches of equal length, logarithms and slopes in the place of the logits
         size = FLOAT + 2 * HALF if settings.bf16 else FLOAT  # beside the products in half precision
-        if model.tied and not (frozen or settings.gpu) and one.labels <= model.width + rows_of_chunk(vocabulary):
+        if model.tied and not (frozen or settings.gpu) and may_wait_in_factors(one.labels, model.width, vocabulary):
             return one.labels * vocabulary * size  # multiplied out when the activations are gone
         return rows_of_stretch(one.labels, vocabulary) * vocabulary * size + (0 if frozen else matrix)
     return whole * 3 + (0 if frozen else matrix)

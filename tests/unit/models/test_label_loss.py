@@ -12,7 +12,7 @@ from treetune.models.label_loss import LabelLoss, label_log_probs_of
 @pytest.fixture(params=[2, 64], ids=["several stretches", "one stretch"])
 def small_chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stretches, "rows_of_chunk", lambda vocabulary: request.param)
-    monkeypatch.setattr(label_loss, "COLUMNS", 4)  # the 11 words below in three portions
+    monkeypatch.setattr(label_loss, "columns", lambda: 4)  # the 11 words below in three portions
 
 
 def problem(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, ...]:
