@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from machine import RESULTS
+from treetune.core.allocator import put_nothing_aside
 
 MARK = "RESULT "
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,8 @@ def run_child(script: str, job: dict[str, Any], timeout: float = 3600) -> dict[s
         "HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")])),
     }
+    if str(job.get("system", "")).startswith("treetune"):
+        put_nothing_aside(environment)  # as the command does for itself
     try:
         done = subprocess.run([sys.executable, script, "--child"], input=json.dumps(job), capture_output=True,
                               text=True, env=environment, timeout=timeout, check=False)

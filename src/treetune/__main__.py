@@ -1,6 +1,6 @@
 """``python -m treetune``."""
 
-from treetune.cli.app import main
+from treetune.cli.app import start
 
 if __name__ == "__main__":
-    main()
+    start()

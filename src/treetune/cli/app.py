@@ -13,6 +13,7 @@ import traceback
 
 import typer
 
+from treetune.core.allocator import start_again
 from treetune.core.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, TreetuneError
 from treetune.core.language import choose_language, say
 from treetune.core.threads import wait_asleep
@@ -63,8 +64,18 @@ def _only_listed() -> None:
     """Stands for a verb that is shown in the help but was not asked for."""
 
 
+TRAINING = ("demo", "pretrain", "tune")
+
+
+def start() -> None:
+    """Entry point of the ``treetune`` command, which may start itself once more first."""
+    if any(word in TRAINING for word in sys.argv[1:]):
+        start_again()
+    main()
+
+
 def main() -> None:
-    """Entry point of the ``treetune`` command."""
+    """What the command does."""
     wait_asleep(os.environ)
     arguments, as_json, debug, language = take_common(sys.argv[1:])
     try:

@@ -71,6 +71,15 @@ def tree_batch(tree: TokenTree) -> Batch:
     )
 
 
+def aligned(batch: Batch, multiple: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, T') ids and positions of a tree, and its layout filled up to a multiple of tokens that nothing reads."""
+    assert batch.tree is not None
+    batch.tree.align(multiple)
+    missing = len(batch.tree.depth) - batch.input_ids.shape[1]
+    return torch.nn.functional.pad(batch.input_ids, (0, missing)), torch.nn.functional.pad(
+        batch.position_ids, (0, missing))
+
+
 def right_padded(sequences: Sequence[IntArray]) -> tuple[IntArray, IntArray]:
     """(B, T) ids, zero behind each row's end, and (B, T) mask: 1 at tokens, 0 at padding."""
     ids = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from treetune.models.batches import Batch
+from treetune.models.alignment import rows_together
+from treetune.models.batches import Batch, aligned
 from treetune.models.engine import core_model, engine_of
 from treetune.models.label_loss import LabelLoss, at_least_float32, label_log_probs_of
 from treetune.models.tied import shared_gradient
@@ -60,24 +61,29 @@ def label_states(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, to
         (U, D) hidden states where the engine has its own head, else (U, V) logits; (K,) which of them a label reads.
     """
     engine = engine_of(model)
-    length = batch.input_ids.shape[1]
+    tree, ids, positions = batch.tree if engine.blocks else None, batch.input_ids, batch.position_ids
+    if tree is not None:
+        ids, positions = aligned(batch, rows_together(next(model.parameters())))
+    length = ids.shape[1]
     tokens, place = torch.unique(batch.label_index, return_inverse=True)
     columns = torch.unique(tokens % length) if len(batch.input_ids) > 1 else tokens
-    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
-    if batch.tree is not None and engine.blocks:
-        batch.tree.flex = engine.flex
-        batch.tree.pruned = engine.pruned and len(columns) < PRUNE_BELOW * length
+    inputs: dict[str, Any] = {"input_ids": ids, "position_ids": positions, "use_cache": False}
+    if tree is not None:
+        tree.flex = engine.flex
+        tree.pruned = engine.pruned and len(columns) < PRUNE_BELOW * length
         # a mask of four dimensions is passed on untouched by transformers; our attention reads the tree instead
-        inputs |= {"tree": batch.tree, "attention_mask": batch.input_ids.new_zeros(1, 1, 1, 1, dtype=torch.bool)}
+        inputs |= {"tree": tree, "attention_mask": ids.new_zeros(1, 1, 1, 1, dtype=torch.bool)}
     else:
         inputs["attention_mask"] = additive(batch.mask(), next(model.parameters()).dtype)
     if engine.own_head:
         found = core_model(model).base_model(**inputs)[0]
     else:
-        whole = len(columns) == length or (batch.tree is not None and batch.tree.pruned)
+        whole = len(columns) == length or (tree is not None and tree.pruned)
         found = model(**inputs, logits_to_keep=0 if whole else columns).logits
     if found.shape[1] == length:
         columns = torch.arange(length, device=tokens.device)
+    elif tree is not None and tree.pruned:
+        columns = torch.from_numpy(tree.columns).to(tokens.device)
     return _at(found, tokens, length, columns), place
 
 

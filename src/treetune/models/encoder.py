@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from treetune.core.records import IntArray
+from treetune.models.alignment import rows_together
 from treetune.models.batches import right_padded
 from treetune.models.engine import core_model
 from treetune.models.family import first_position
@@ -135,12 +136,15 @@ def run_encoder(model: Any, batch: EncoderBatch) -> Any:
     if core.config._attn_implementation != NAME:
         core.set_attn_implementation(NAME)
     first = first_position(core.config.model_type, core.config.pad_token_id)
-    positions = batch.rows.positions().to(batch.input_ids.device) + first
-    given = {} if batch.segment_ids is None else {"token_type_ids": batch.segment_ids}
+    rows = batch.rows.filled_up(rows_together(next(core.parameters())))
+    positions = rows.positions().to(batch.input_ids.device) + first
+    room = (0, positions.shape[1] - batch.input_ids.shape[1])
+    ids, segments = torch.nn.functional.pad(batch.input_ids, room), batch.segment_ids
+    given = {} if segments is None else {"token_type_ids": torch.nn.functional.pad(segments, room)}
     with unpacked_behind(layers_of(core)[-1], batch.rows):
         # a mask of four dimensions is passed on untouched by transformers; our attention reads the rows instead
-        return model(input_ids=batch.input_ids, position_ids=positions, rows=batch.rows,
-                     attention_mask=batch.input_ids.new_zeros(1, 1, 1, 1, dtype=torch.bool), **given)
+        return model(input_ids=ids, position_ids=positions, rows=rows,
+                     attention_mask=ids.new_zeros(1, 1, 1, 1, dtype=torch.bool), **given)
 
 
 def batches_of(rows: Sequence[EncoderRow], layout: str, rows_per_pass: int, max_tokens: int) -> Iterator[EncoderBatch]:

@@ -2,7 +2,7 @@
 
 Every part is proved on the user's own model before it is used (`treetune.models.exactness`): attention block by block,
 the head at labels in stretches, the last layer at labels only, GELU as one kernel, a low-rank adapter with its layer,
-products by the faster library.
+norms and activation functions that are computed twice instead of kept.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from torch import nn
 
 from treetune.models.last_layer import can_prune, prune
 from treetune.models.low_rank import fuse_adapters
-from treetune.models.products import use_products
+from treetune.models.projection import use_projections
+from treetune.models.recomputed import recompute
 from treetune.models.shard import inside
 from treetune.models.tree_attention import NAME
 
@@ -76,7 +77,8 @@ def set_up(model: Any, engine: Engine) -> None:
     if engine.blocks and engine.pruned:
         prune(core)
     _fuse_gelu(core)
-    use_products(core)
+    use_projections(core)
+    recompute(core)
     fuse_adapters(core)
     setattr(core, KEPT_AS, engine)
 

@@ -8,16 +8,16 @@ Letters: U states, K labels (several may stand at one state), D width, V vocabul
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from treetune.core.stretches import may_wait_in_factors, rows_of_stretch
-from treetune.models.products import by_onednn, product, serves
+from treetune.models.alignment import filled_up, rows_together
 from treetune.models.tied import Factors, TiedGradient, add_product
 
-FEW_STATES = 256
-"""States up to which `treetune.models.products` is faster than MKL at a whole vocabulary."""
 SLAB_BYTES = 2**22
 
 
@@ -81,6 +81,7 @@ def _loss_and_slopes(
     wanted: Wanted,
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, list[Factors]]:
     """(loss, its gradient by the states, its gradient by the matrix, the factors of the latter)."""
+    count, hidden = len(hidden), filled_up(hidden, rows_together(matrix))
     by_hidden, factors = torch.empty_like(hidden) if wanted.by_hidden else None, list[Factors]()
     by_matrix = torch.zeros_like(matrix, dtype=wanted.by_matrix) if wanted.by_matrix and not len(hidden) else None
     total = torch.zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
@@ -91,21 +92,25 @@ def _loss_and_slopes(
         if not (wanted.by_hidden or wanted.by_matrix):
             continue
         at_state = torch.zeros(len(logs), dtype=logs.dtype, device=logs.device).index_add_(0, row, weight)
-        slope = logs.exp_()
-        if slope.device.type != "cpu" or bool((at_state != 1).any()):  # no walk through memory for nothing
-            slope.mul_(at_state[:, None])
+        slope = weighted_(logs.exp_(), at_state)
         slope.index_put_((row, label), -weight, accumulate=True)
         slope = slope.to(hidden.dtype)
         if by_hidden is not None:
-            if len(slope) <= FEW_STATES and serves(slope, matrix):
-                by_hidden[part] = product(slope, matrix.T)
-            else:
-                torch.mm(slope, matrix, out=by_hidden[part])
+            torch.mm(slope, matrix, out=by_hidden[part])
         if wanted.in_factors:
             factors.append((slope, hidden[part]))
         elif wanted.by_matrix:
             by_matrix = add_product(by_matrix, slope, hidden[part], wanted.by_matrix)
-    return total, by_hidden, by_matrix, factors
+    return total, None if by_hidden is None else by_hidden[:count], by_matrix, factors
+
+
+def weighted_(slope: torch.Tensor, at_state: torch.Tensor) -> torch.Tensor:
+    """slope (U, V) times the weight (U,) of the labels at each state; on a processor only where that is not 1."""
+    if slope.device.type != "cpu":
+        return slope.mul_(at_state[:, None])
+    for row in torch.nonzero(at_state != 1)[:, 0].tolist():
+        slope[row] *= at_state[row]
+    return slope
 
 
 @torch.no_grad()
@@ -113,6 +118,7 @@ def label_log_probs_of(
     hidden: torch.Tensor, matrix: torch.Tensor, place: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
     """(K,) natural-log probability of each label, for evaluation."""
+    hidden = filled_up(hidden, rows_together(matrix))
     parts = [(mine, logs[place[mine] - part.start, labels[mine]]) for part, mine, logs in
              _stretches(hidden, matrix, place)]
     result = torch.empty(len(labels), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
@@ -142,9 +148,14 @@ def log_softmax_(logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
+@cache
 def columns() -> int:
     """Words of the vocabulary multiplied at a time by `_logits`: few on AMD processors."""
-    return 512 if by_onednn() else 4096
+    try:
+        few = "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        few = False
+    return 512 if few else 4096
 
 
 def _logits(states: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
@@ -154,8 +165,6 @@ def _logits(states: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     that stay in the cache bring that back (82 M GPT-2, 333 states: 104 against 159 GFLOP/s). On Intel's they are worth
     a twentieth. oneDNN's bfloat16 needs none.
     """
-    if len(states) <= FEW_STATES and serves(states, matrix):
-        return product(states, matrix)
     if states.device.type != "cpu" or states.dtype == torch.bfloat16:
         return states @ matrix.T
     found, size = states.new_empty(len(states), len(matrix)), columns()

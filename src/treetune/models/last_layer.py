@@ -15,7 +15,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from treetune.models.low_rank import adapted, is_plain
-from treetune.models.products import project
+from treetune.models.projection import project
 from treetune.models.tree_attention import attend
 
 LLAMA_LIKE = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
@@ -33,12 +33,11 @@ def prune(core: Any) -> None:
     form = _form_of(layer)
     if layer is None or form is None or "forward" in vars(layer):
         return
-    usual = layer.forward
 
     def forward(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         tree = kwargs.get("tree")
-        if tree is None or not tree.pruned:
-            return usual(hidden_states, *args, **kwargs)
+        if tree is None or not tree.pruned:  # asked of the class: a copy of the layer must not run the one it copies
+            return type(self).forward(self, hidden_states, *args, **kwargs)
         return form(self, hidden_states, **kwargs)
 
     layer.forward = MethodType(forward, layer)

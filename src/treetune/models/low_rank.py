@@ -16,7 +16,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
-from treetune.models.products import product
+from treetune.models.recomputed import kept_for
 
 
 class LowRank(torch.autograd.Function):
@@ -36,9 +36,10 @@ class LowRank(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             flat, *own = (each.to(inner) for each in (states.flatten(0, -2), weight, down, up))
             low = flat @ own[1].T
-            out = product(flat, own[0].T, None if bias is None else bias.to(inner))
+            out = nn.functional.linear(flat, own[0].T, None if bias is None else bias.to(inner))
             out.addmm_(low, own[2].T, alpha=scale)
-        ctx.save_for_backward(flat, low, *own)
+        ctx.make, kept = kept_for(states if inner == states.dtype else flat, wanted=ctx.needs_input_grad[3])
+        ctx.save_for_backward(low, *own, *kept)
         ctx.scale, ctx.kinds = scale, (states.dtype, down.dtype, up.dtype)
         return out.view(*states.shape[:-1], out.shape[1])
 
@@ -46,15 +47,15 @@ class LowRank(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: torch.Tensor) -> Any:
         """Gradients of states, down and up, where wanted."""
-        flat, low, weight, down, up = ctx.saved_tensors
+        low, weight, down, up, *kept = ctx.saved_tensors
         wanted, kinds = ctx.needs_input_grad, ctx.kinds
         given = slope.flatten(0, -2)
         by_low = (given @ up).mul_(ctx.scale)
         by_states = by_down = by_up = None
         if wanted[0]:
-            by_states = product(given, weight).addmm_(by_low, down).view(*slope.shape[:-1], down.shape[1]).to(kinds[0])
+            by_states = (given @ weight.T).addmm_(by_low, down).view(*slope.shape[:-1], down.shape[1]).to(kinds[0])
         if wanted[3]:
-            by_down = (by_low.T @ flat).to(kinds[1])
+            by_down = (by_low.T @ ctx.make(*kept).flatten(0, -2)).to(kinds[1])
         if wanted[4]:  # the narrow matrix first: with the wide one first MKL takes four times as long
             by_up = (low.T @ given).mul_(ctx.scale).T.contiguous().to(kinds[2])
         return by_states, None, None, by_down, by_up, None
@@ -66,17 +67,14 @@ def fuse_adapters(core: nn.Module) -> None:
     kind: Any = getattr(peft, "Linear", ())
     for layer in core.modules() if peft is not None else ():
         if isinstance(layer, kind) and "forward" not in vars(layer):
-            layer.forward = MethodType(_forward_beside(layer.forward), layer)
+            layer.forward = MethodType(_forward, layer)
 
 
-def _forward_beside(usual: Any) -> Any:
-    def forward(self: Any, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        if args or kwargs or not is_plain(self, states):
-            found: torch.Tensor = usual(states, *args, **kwargs)
-            return found
-        return adapted(self, states)
-
-    return forward
+def _forward(self: Any, states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    if args or kwargs or not is_plain(self, states):
+        found: torch.Tensor = type(self).forward(self, states, *args, **kwargs)
+        return found
+    return adapted(self, states)
 
 
 def is_plain(layer: Any, states: torch.Tensor) -> bool:

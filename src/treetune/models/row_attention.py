@@ -39,6 +39,11 @@ class RowLayout:
             self.runs.append((start, count, length))
             start += count * length
 
+    def filled_up(self, multiple: int) -> RowLayout:
+        """The same rows and one more, so that all have a multiple of tokens."""
+        missing = -sum(self.lengths) % multiple
+        return RowLayout([*self.lengths, missing]) if missing else self
+
     def positions(self) -> torch.Tensor:
         """(1, T) place of each token in its row."""
         return torch.from_numpy(np.concatenate([np.arange(length) for length in self.lengths]))[None]
@@ -50,8 +55,9 @@ class RowLayout:
             [number * longest + np.arange(length) for number, length in enumerate(self.lengths)]))
 
     def padded(self, states: torch.Tensor) -> torch.Tensor:
-        """(1, T, D) -> (B, L, D) with zeros at padding."""
+        """(1, T, D) or more tokens behind them -> (B, L, D) with zeros at padding."""
         rows, longest = len(self.lengths), max(self.lengths)
+        states = states[:, : sum(self.lengths)]
         if rows * longest == states.shape[1]:
             return states.reshape(rows, longest, -1)
         room = states.new_zeros(rows * longest, states.shape[2])

@@ -68,10 +68,12 @@ class TokenRows(torch.autograd.Function):
     """The embedding lookup; its backward adds to what waits in the slot instead of to zeros."""
 
     @staticmethod
-    def forward(ctx: Any, ids: torch.Tensor, matrix: torch.Tensor, slot: TiedGradient) -> torch.Tensor:
-        """ids (...), matrix (V, D) -> (..., D)."""
+    def forward(
+        ctx: Any, ids: torch.Tensor, matrix: torch.Tensor, slot: TiedGradient, padding: int | None = None
+    ) -> torch.Tensor:
+        """ids (...), matrix (V, D) -> (..., D); the lookup of the token ``padding`` has no gradient."""
         ctx.save_for_backward(ids)
-        ctx.slot, ctx.shape = slot, matrix.shape
+        ctx.slot, ctx.shape, ctx.padding = slot, matrix.shape, padding
         return functional.embedding(ids, matrix)
 
     @staticmethod
@@ -81,7 +83,9 @@ class TokenRows(torch.autograd.Function):
         whole = ctx.slot.take(slope.dtype)
         if whole is None:  # the head was not asked for a gradient in this pass
             whole = slope.new_zeros(ctx.shape)
-        return None, whole.index_add_(0, ids.flatten(), slope.flatten(0, -2)), None
+        if ctx.padding is not None:
+            slope = slope.masked_fill((ids == ctx.padding)[..., None], 0.0)
+        return None, whole.index_add_(0, ids.flatten(), slope.flatten(0, -2)), None, None
 
 
 def can_share_gradient(core: Any) -> bool:
@@ -89,8 +93,8 @@ def can_share_gradient(core: Any) -> bool:
     embedding, head = core.get_input_embeddings(), core.get_output_embeddings()
     return (
         type(embedding) is nn.Embedding and head is not None and head.weight is embedding.weight
-        and embedding.padding_idx is None and embedding.max_norm is None
-        and not embedding.scale_grad_by_freq and not embedding.sparse and embedding.weight.device.type == "cpu"
+        and embedding.max_norm is None and not embedding.scale_grad_by_freq and not embedding.sparse
+        and embedding.weight.device.type == "cpu"
     )
 
 
@@ -106,7 +110,8 @@ def shared_gradient(core: Any) -> Iterator[TiedGradient | None]:
     embedding, slot = core.get_input_embeddings(), TiedGradient()
 
     def forward(self: nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = TokenRows.apply(ids, self.weight, slot)  # type: ignore[no-untyped-call]
+        found: torch.Tensor = TokenRows.apply(  # type: ignore[no-untyped-call]
+            ids, self.weight, slot, self.padding_idx)
         return found
 
     embedding.forward = MethodType(forward, embedding)

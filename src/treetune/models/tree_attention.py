@@ -32,7 +32,7 @@ class TreeLayout:
     """Who sees whom in one packed forward pass; blocks and masks are made when first asked for, and kept.
 
     Attributes:
-        depth, branch_end: (T,) of the tree. columns: (K',) ascending tokens that carry labels.
+        depth, branch_end: (T,) of the tree. columns: (K',) ascending tokens whose output is wanted: those with labels.
         pruned: whether the last layer computes these tokens only. flex: whether attention is FlexAttention's kernel.
     """
 
@@ -46,6 +46,18 @@ class TreeLayout:
         self._blocks: dict[tuple[int | None, bool], list[Block]] = {}
         self._masks: dict[tuple[Any, ...], list[torch.Tensor]] = {}
         self._seen: dict[tuple[int | None, bool], Seen] = {}
+
+    def align(self, multiple: int) -> None:
+        """Fill up to a multiple of tokens, with roots that see themselves alone, and to one of ``columns``."""
+        missing, length = -len(self.depth) % multiple, len(self.depth)
+        self.depth = np.concatenate([self.depth, np.zeros(missing, dtype=self.depth.dtype)])
+        self.branch_end = np.concatenate([self.branch_end, np.arange(length, length + missing) + 1])
+        others = np.setdiff1d(np.arange(len(self.depth)), self.columns)
+        wanted = min(-len(self.columns) % multiple, len(others))
+        self.columns = np.union1d(self.columns, others[len(others) - wanted :])
+        if missing or wanted:
+            for made in (self._block_masks, self._blocks, self._masks, self._seen):
+                made.clear()
 
     def blocks(self, window: int | None, labels_only: bool) -> list[Block]:
         """Blocks of all tokens, or of the labelled ones."""

@@ -46,6 +46,8 @@ class Stack:
         heads: query heads. inner_values: values the feed-forward part keeps for its backward pass, in inner widths.
         norms: norms of a layer. norm_values: values one keeps, in widths (LayerNorm 2, RMSNorm 3).
         formula_values: those it keeps beyond that where its GELU is a formula of many small steps.
+        norm_again, inner_again: of ``norm_values`` and ``inner_values`` those that are made again instead of kept
+            (`treetune.models.recomputed`).
         crossed: whether each layer also looks at another stack. query_norm: whether queries and keys are normed.
         explicit: whether attention scores stand in memory (a bias or dropout on them; no fused kernel).
         dropout: whether the layer drops values. window: tokens that ``windowed`` of the layers see; None: all.
@@ -61,6 +63,8 @@ class Stack:
     norms: int
     norm_values: int
     formula_values: int = 0
+    norm_again: int = 0
+    inner_again: int = 0
     crossed: bool = False
     query_norm: bool = False
     explicit: bool = False
@@ -195,9 +199,9 @@ def _gpt(config: Config, head: str, labels: int) -> Architecture:
     rates = [float(config.get(name, 0.0 if three else 0.1)) for name in ("resid_pdrop", "attn_pdrop")]
     banded = layers // 2 if three and config.get("attention_pattern", "alternating") == "alternating" else 0
     by_formula = not three and str(config.get("activation_function", "gelu_new")) in GELU_BY_FORMULA
-    stack = Stack(layers, width, inner, attention, attention, heads, 2, 2, 2, 3 * by_formula, dropout=rates[0] > 0,
-                  explicit=rates[1] > 0, window=int(config.get("attention_band", 128)) if banded else None,
-                  windowed=banded)
+    stack = Stack(layers, width, inner, attention, attention, heads, 2, 2, 2, 3 * by_formula, 1, 1,
+                  dropout=rates[0] > 0, explicit=rates[1] > 0, windowed=banded,
+                  window=int(config.get("attention_band", 128)) if banded else None)
     odd = "" if attention == width else f"{heads} x {head_width} = {attention} != {width}"
     return Architecture(
         str(config["model_type"]), "decoder", vocabulary, width, positions, (stack,),
@@ -214,7 +218,7 @@ def _neox(config: Config, head: str, labels: int) -> Architecture:
     width, layers = int(config["hidden_size"]), int(config["num_hidden_layers"])
     inner, heads = int(config["intermediate_size"]), int(config["num_attention_heads"])
     vocabulary, bias = int(config["vocab_size"]), bool(config.get("attention_bias", True))
-    stack = Stack(layers, width, inner, width, width, heads, 2, 2, 2,
+    stack = Stack(layers, width, inner, width, width, heads, 2, 2, 2, norm_again=1, inner_again=1,
                   explicit=float(config.get("attention_dropout") or 0) > 0,
                   dropout=float(config.get("hidden_dropout") or 0) > 0)
     return Architecture(
@@ -240,7 +244,8 @@ def _llama(config: Config, head: str, labels: int) -> Architecture:
     window = config.get("sliding_window") if config.get("use_sliding_window", kind == "mistral") else None
     types = config.get("layer_types") or ()
     windowed = sum("sliding" in str(each) for each in types) if types else layers if window else 0
-    stack = Stack(layers, width, inner, attention, keys, heads, 4, 2, 3, query_norm=kind == "qwen3",
+    stack = Stack(layers, width, inner, attention, keys, heads, 4, 2, 3, norm_again=2, inner_again=2,
+                  query_norm=kind == "qwen3",
                   explicit=float(config.get("attention_dropout") or 0) > 0,
                   window=int(window) if window and windowed else None, windowed=windowed if window else 0)
     return Architecture(

@@ -78,19 +78,22 @@ class MemorySettings:
         return 0.0 if self.head_only else 1 - min(1.0, self.frozen / model.layers)
 
 
-def layer_values(stack: Stack, one: Pass, *, tree: bool, source_tokens: int = 0, raw: bool = False) -> float:
+def layer_values(
+    stack: Stack, one: Pass, *, tree: bool, source_tokens: int = 0, raw: bool = False, again: bool = False
+) -> float:
     """Values that one layer keeps for the backward pass of ``one``.
 
     Args:
         source_tokens: tokens of the other stack whose keys and values a crossed layer keeps.
         raw: the model as it came, before `treetune.models.engine` made one kernel of its GELU.
+        again: norms and activation functions are computed twice instead of kept.
     """
     tokens, width = one.tokens, stack.width
-    kept = float(stack.norms * stack.norm_values * width)
+    kept = float(stack.norms * (stack.norm_values - again * stack.norm_again) * width)
     kept += 2 * stack.attention + 2 * stack.keys + (stack.attention if tree else 0)
-    kept += (stack.inner_values + (stack.formula_values if raw else 0)) * stack.inner
+    kept += (stack.inner_values - again * stack.inner_again + (stack.formula_values if raw else 0)) * stack.inner
     if stack.query_norm:
-        kept += 2 * (stack.attention + stack.keys)
+        kept += (1 if again else 2) * (stack.attention + stack.keys)
     if stack.crossed:
         kept += 2 * stack.attention
     if stack.dropout:
@@ -106,12 +109,13 @@ def layer_values(stack: Stack, one: Pass, *, tree: bool, source_tokens: int = 0,
 def activation_bytes(model: Architecture, one: Pass, settings: MemorySettings, *, raw: bool = False) -> float:
     """What a forward pass leaves for the backward pass, without logits. ``raw``: see `layer_values`."""
     size = HALF if settings.bf16 else FLOAT
+    again = model.family == "decoder" and not (raw or settings.bf16 or settings.gpu)
     total = 0.0
     for stack in model.stacks:
         encoding = len(model.stacks) > 1 and not stack.crossed
         side = Pass(one.source_tokens, one.sources, one.source_longest, 0) if encoding else one
         each = layer_values(stack, side, tree=settings.tree and model.family == "decoder",
-                            source_tokens=one.source_tokens, raw=raw)
+                            source_tokens=one.source_tokens, raw=raw, again=again)
         layers = stack.layers * settings.kept_share(model)
         if settings.checkpointing:
             total += side.tokens * stack.width * layers + each

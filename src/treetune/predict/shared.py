@@ -15,7 +15,8 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from treetune.core.records import IntArray, TokenizedExample
-from treetune.models.batches import Batch, tree_batch
+from treetune.models.alignment import rows_together
+from treetune.models.batches import Batch, aligned, tree_batch
 from treetune.models.cache_name import CACHE
 from treetune.models.continuation import Continuation
 from treetune.models.engine import core_model, engine_of
@@ -115,11 +116,12 @@ def read_prompts(model: Any, batch: Batch) -> tuple[DynamicCache, torch.Tensor]:
     """Keys and values of all tree tokens, and (R, V) logits behind each prompt, in the order of the rows."""
     assert batch.tree is not None
     batch.tree.pruned = False
+    ids, positions = aligned(batch, rows_together(next(model.parameters())))
     ends = torch.empty_like(batch.label_index)
     ends[batch.label_example] = batch.label_index
     columns, place = torch.unique(ends, return_inverse=True)
     output = model(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, tree=batch.tree, **{CACHE: DynamicCache()},
+        input_ids=ids, position_ids=positions, tree=batch.tree, **{CACHE: DynamicCache()},
         attention_mask=UNUSED.to(model.device), use_cache=True, logits_to_keep=columns,
     )
     return output[CACHE], output.logits[0][place]

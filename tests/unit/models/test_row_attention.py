@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from treetune.models import classes, row_attention, spans
+from treetune.models import classes, encoder, row_attention, spans
 from treetune.models.adapters import add_lora
 from treetune.models.encoder import (
     EncoderRow,
@@ -70,7 +70,11 @@ def test_packed_passes_hold_every_row_once_within_their_bounds(lengths: list[int
 
 @pytest.mark.parametrize("head", [classes, spans], ids=["classes", "spans"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_packed_rows_have_the_answers_and_gradients_of_padded_ones(kind: str, head: Any, family_folder: Folder) -> None:
+@pytest.mark.parametrize("multiple", [1, 32])
+def test_packed_rows_have_the_answers_and_gradients_of_padded_ones(
+    kind: str, head: Any, multiple: int, family_folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "rows_together", lambda weight: multiple)
     name = head.__name__.rsplit(".", 1)[-1]
     model = load_model(str(family_folder(kind)), head=name, labels=LABELS if name == "classes" else ()).model.double()
     rows = rows_of(1 if name == "classes" else 2)

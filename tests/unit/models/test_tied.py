@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from treetune.core.records import TokenizedExample
 from treetune.models import decoder, label_loss, tied
@@ -42,6 +42,24 @@ def test_the_gradients_are_those_without_it(
     assert ours.keys() == plain.keys()
     for name, gradient in plain.items():
         assert torch.allclose(ours[name], gradient, rtol=1e-10, atol=1e-12), name
+
+
+def test_the_lookup_of_a_padding_token_has_no_gradient_and_its_logit_has(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    padding = int(rows[0].prompt_ids[0])
+    model = LlamaForCausalLM(LlamaConfig(
+        vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        pad_token_id=padding, bos_token_id=0, eos_token_id=0, tie_word_embeddings=True))
+    set_up(model, fullest_engine(model))
+    assert model.model.embed_tokens.padding_idx == padding
+    assert can_share_gradient(model)
+    ours = gradients(model, rows)
+    without_slot(monkeypatch)
+    plain = gradients(model, rows)
+    for name, gradient in plain.items():
+        assert torch.allclose(ours[name], gradient, rtol=1e-4, atol=1e-6), name
 
 
 @pytest.mark.parametrize("width", [1, 1000], ids=["many labels", "few labels"])

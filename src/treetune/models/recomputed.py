@@ -1,0 +1,173 @@
+"""What is cheap to make again is not kept for the backward pass.
+
+A linear layer keeps its input for the gradient of its weights. Where that input is the output of a norm or of an
+activation function, what it was made of is kept anyway, for their own gradients: so the layer keeps a recipe, and makes
+its input again, to the same bits, when its gradient is due. That is two fifths of the activations of GPT-2 and half of
+those of Llama, for a hundredth of the time of a step. Source: Korthikanti et al. 2022 (arXiv 2205.05198), section 5,
+which does so for attention. Letters: T tokens, D width, I inner width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import MethodType
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+RECIPE = "_treetune_recipe"
+ROOT_MEAN_SQUARE = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
+GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
+GELU = ("GELUActivation",)
+SIGMOID_LINEAR = ("SiLU", "SiLUActivation")
+
+
+class Recipe(NamedTuple):
+    """How a tensor was made: ``make(*of)`` is the tensor, bit for bit."""
+
+    make: Callable[..., torch.Tensor]
+    of: tuple[torch.Tensor, ...]
+
+
+def kept_for(states: torch.Tensor, *, wanted: bool) -> Recipe:
+    """What a layer keeps that may need ``states`` again: their recipe, the states themselves, or nothing."""
+    found: Recipe | None = getattr(states, RECIPE, None)
+    if found is None or not wanted:
+        return Recipe(_itself, (states,) if wanted else ())
+    return found
+
+
+def has_recipe(states: torch.Tensor) -> bool:
+    """Whether the tensor can be made again."""
+    return hasattr(states, RECIPE)
+
+
+def _itself(states: torch.Tensor) -> torch.Tensor:
+    return states
+
+
+def _noted(states: torch.Tensor, make: Callable[..., torch.Tensor], *of: torch.Tensor) -> torch.Tensor:
+    """``states`` with its recipe; the ingredients without the graph they hang in."""
+    setattr(states, RECIPE, Recipe(make, tuple(each.detach() for each in of)))
+    return states
+
+
+def recompute(core: nn.Module) -> None:
+    """Let the norms and activation functions of a model say how their outputs were made."""
+    for module in core.modules():
+        forward = _forward_of(module)
+        if forward is not None and "forward" not in vars(module):
+            module.forward = MethodType(_where_it_pays(forward), module)
+
+
+def _forward_of(module: nn.Module) -> Callable[..., torch.Tensor] | None:
+    name = type(module).__name__
+    if type(module) is nn.LayerNorm and module.weight is not None and module.bias is not None:
+        return _layer_norm
+    if type(module) is nn.GELU or name in GELU:
+        return _gelu
+    if name in ROOT_MEAN_SQUARE:
+        return _root_mean_square
+    if name in GATED and type(getattr(module, "act_fn", None)).__name__ in SIGMOID_LINEAR:
+        return _gated_layer
+    return None
+
+
+def _where_it_pays(ours: Callable[..., torch.Tensor]) -> Callable[..., Any]:
+    """``ours`` where a gradient will be asked for, on a processor, in full precision; else what the class does."""
+
+    def forward(self: Any, states: torch.Tensor) -> Any:
+        device, traced = states.device.type, torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
+        pays = torch.is_grad_enabled() and device == "cpu" and not traced and not torch.is_autocast_enabled(device)
+        whole = states.dtype in (torch.float32, torch.float64)
+        return ours(self, states) if pays and whole else type(self).forward(self, states)
+
+    return forward
+
+
+def _layer_norm(self: nn.LayerNorm, states: torch.Tensor) -> torch.Tensor:
+    make = partial(_normed, self.normalized_shape, self.eps)
+    return _noted(make(states, self.weight, self.bias), make, states, self.weight, self.bias)
+
+
+def _normed(
+    shape: tuple[int, ...], eps: float, states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    return functional.layer_norm(states, shape, weight, bias, eps)
+
+
+def _gelu(self: nn.Module, states: torch.Tensor) -> torch.Tensor:
+    make = partial(functional.gelu, approximate=getattr(self, "approximate", "none"))
+    return _noted(make(states), make, states)
+
+
+class RootMeanSquare(torch.autograd.Function):
+    """RMSNorm of Llama, which keeps its input and one number a token instead of three tensors of that size."""
+
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, weight: torch.Tensor, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """states (..., D), weight (D,) -> (..., D) and the (..., 1) it was divided by, inverted."""
+        scale = torch.rsqrt(states.pow(2).mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(states, weight, scale)
+        ctx.mark_non_differentiable(scale)
+        return scaled(states, weight, scale), scale
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor, _: torch.Tensor) -> Any:
+        """Gradients of states and weight."""
+        states, weight, scale = ctx.saved_tensors
+        unit = states * scale
+        by_weight = None
+        if ctx.needs_input_grad[1]:
+            by_weight = (slope * unit).flatten(0, -2).sum(0)
+        by_unit = slope * weight
+        by_unit -= unit.mul_((by_unit * unit).mean(-1, keepdim=True))
+        return by_unit.mul_(scale), by_weight, None
+
+
+def scaled(states: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """weight · (states · scale), rounded as transformers does."""
+    return weight * (states * scale)
+
+
+def _root_mean_square(self: Any, states: torch.Tensor) -> torch.Tensor:
+    if states.dtype != torch.float32 or self.weight.dtype != torch.float32:  # transformers goes through float32 there
+        found: torch.Tensor = type(self).forward(self, states)
+        return found
+    normed, scale = RootMeanSquare.apply(  # type: ignore[no-untyped-call]
+        states, self.weight, self.variance_epsilon)
+    return _noted(normed, scaled, states, self.weight, scale)
+
+
+class Gated(torch.autograd.Function):
+    """SiLU(gate) · up, which keeps its two inputs only (Shazeer 2020, arXiv 2002.05202)."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+        """gate, up (..., I) -> (..., I)."""
+        ctx.save_for_backward(gate, up)
+        return gated(gate, up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> Any:
+        """Gradients of gate and up."""
+        gate, up = ctx.saved_tensors
+        return torch.ops.aten.silu_backward(slope * up, gate), functional.silu(gate).mul_(slope)
+
+
+def gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
+    """SiLU(gate) · up."""
+    return functional.silu(gate).mul_(up)
+
+
+def _gated_layer(self: Any, states: torch.Tensor) -> torch.Tensor:
+    gate, up = self.gate_proj(states), self.up_proj(states)
+    opened: torch.Tensor = Gated.apply(gate, up)  # type: ignore[no-untyped-call]
+    found: torch.Tensor = self.down_proj(_noted(opened, gated, gate, up))
+    return found
