@@ -2,7 +2,8 @@
 
 Needed are: the matrix products of every *unique* token (forward, and in the backward pass the gradients of inputs
 and of trained weights), attention over allowed pairs only, in the last layer queries, output projection and MLP at
-labels only, and the head at labels only. Norms, activations, softmax and the optimizer count nothing.
+labels only, and the head at labels only. Where one projection makes queries, keys and values, the last layer needs
+keys and values of all tokens, or labels that see the states themselves, whichever is less. Norms, activations, softmax and the optimizer count nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from treetune.trees.build import build_tree
 @dataclass(frozen=True)
 class Dimensions:
     """Of a decoder: weights of one layer's matrices (those that make keys and values apart), width of all query heads,
-    width of the stream, vocabulary, and the band of each layer (None: dense).
+    width of the stream, vocabulary, the band of each layer (None: dense), and the query heads where one projection
+    makes queries, keys and values (0: several do).
     """
 
     key_value: int
@@ -29,6 +31,7 @@ class Dimensions:
     width: int
     vocabulary: int
     bands: tuple[int | None, ...]
+    joint_heads: int = 0
 
 
 def dimensions_of(model: Any) -> Dimensions:
@@ -51,7 +54,8 @@ def dimensions_of(model: Any) -> Dimensions:
         or config.hidden_size // config.num_attention_heads
     band = getattr(config, "band_of_layer", lambda layer: None)
     return Dimensions(key_value, others, head_width * config.num_attention_heads, config.hidden_size,
-                      config.vocab_size, tuple(band(layer) for layer in range(config.num_hidden_layers)))
+                      config.vocab_size, tuple(band(layer) for layer in range(config.num_hidden_layers)),
+                      config.num_attention_heads if hasattr(base, "transformer") else 0)
 
 
 def needed_flops(shape: Dimensions, rows: Sequence[TokenizedExample], *, all_weights: bool) -> float:
@@ -70,6 +74,10 @@ def needed_flops(shape: Dimensions, rows: Sequence[TokenizedExample], *, all_wei
         last = layer == len(shape.bands) - 1
         seen = np.minimum(tree.depth + 1, band) if band else tree.depth + 1
         pairs = float((seen[labels] if last else seen).sum())
-        total += 2 * passes * (shape.key_value * tokens + shape.others * (at_labels if last else tokens))
-        total += 3 * 4 * shape.query_width * pairs  # two products forward, four backward
+        total += 2 * passes * shape.others * (at_labels if last else tokens)
+        made = 2 * passes * shape.key_value * tokens + 3 * 4 * shape.query_width * pairs  # two products, four backward
+        if last and all_weights and shape.joint_heads:
+            doing_without = 2 * passes * shape.key_value * at_labels + 3 * 4 * shape.joint_heads * shape.width * pairs
+            made = min(made, doing_without)
+        total += made
     return total + 2 * passes * shape.width * shape.vocabulary * at_labels

@@ -1,7 +1,8 @@
 """The last layer at labelled tokens only: nothing behind it reads the others.
 
-Keys and values are computed for every token, queries and all that follows for the K' labelled ones. One function for
-each shape of layer; layers of other shapes are left alone. Letters: T tokens, K' labelled tokens, D width.
+Keys and values are computed for every token, queries and all that follows for the K' labelled ones; where these are
+few, not even keys and values (`folded`). One function for each shape of layer; layers of other shapes are left alone.
+Letters: T tokens, K' labelled tokens, D width, H heads, d width of a head.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
 from treetune.models.low_rank import adapted, is_plain
@@ -62,29 +64,69 @@ def gpt2_block(layer: Any, hidden: torch.Tensor, tree: Any, **_: Any) -> torch.T
     """A block of GPT-2: (1, T, D) -> (1, T, D), zeros at tokens without a label, as the model insists on T tokens."""
     attention = layer.attn
     at = torch.from_numpy(tree.columns).to(hidden.device)
-    normed = layer.ln_1(hidden)
-    query, key, value = gpt2_heads(attention, normed, normed.index_select(1, at))
-    mixed = attend(query, key, value, tree, scale=attention.scaling, labels_only=True,
-                   dropout=attention.attn_dropout.p if layer.training else 0.0)
+    mixed = labelled_attention(attention.c_attn, layer.ln_1(hidden), at, attention.num_heads, tree,
+                               scale=attention.scaling, dropout=attention.attn_dropout.p if layer.training else 0.0)
     mixed = attention.resid_dropout(attention.c_proj(mixed.transpose(1, 2).flatten(2)))
     states = hidden.index_select(1, at) + mixed
     return torch.zeros_like(hidden).index_copy(1, at, states + layer.mlp(layer.ln_2(states)))
 
 
-def gpt2_heads(attention: Any, states: torch.Tensor, asking: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Query (1, H, K', d), key and value (1, H, T, d) from GPT-2's joint projection, queries for ``asking`` only."""
-    joint, width = attention.c_attn, attention.split_size
-    query = outputs_of(joint, asking[0], slice(0, width))
-    both = outputs_of(joint, states[0], slice(width, None))
-    return tuple(each.reshape(len(each), attention.num_heads, -1).transpose(0, 1)[None]
-                 for each in (query, both[:, :width], both[:, width:]))
+def labelled_attention(
+    joint: Any, states: torch.Tensor, at: torch.Tensor, heads: int, tree: Any, *,
+    scale: float | None = None, window: int | None = None, dropout: float = 0.0,
+) -> torch.Tensor:
+    """Attention of the tokens ``at``, for one projection to queries, keys and values: (1, T, D) -> (1, H, K', d)."""
+    asking = states[0].index_select(0, at)
+    weight = plain_weight(joint)
+    folds = weight is not None and not dropout and tree.folds(window, len(weight) // (3 * heads))
+    if weight is not None and folds and not torch.is_autocast_enabled(states.device.type):
+        return folded(weight, joint.bias, asking, states, heads, tree, window=window, scale=scale)
+    width = joint_width(joint) // 3
+    query, both = outputs_of(joint, asking, slice(0, width)), outputs_of(joint, states[0], slice(width, None))
+    query, key, value = (each.reshape(len(each), heads, -1).transpose(0, 1)[None]
+                         for each in (query, both[:, :width], both[:, width:]))
+    return attend(query, key, value, tree, window=window, scale=scale, labels_only=True, dropout=dropout)
+
+
+def folded(
+    weight: torch.Tensor, bias: torch.Tensor, asking: torch.Tensor, states: torch.Tensor, heads: int, tree: Any, *,
+    window: int | None, scale: float | None,
+) -> torch.Tensor:
+    """The same without keys and values: weight (3 H d, D), bias (3 H d,), asking (K', D), states (1, T, D).
+
+    A query times a key, q · (W x + b), is (Wᵀ q) · x and a number that is one for all keys, which softmax does not see.
+    The mean of values W x + b is W times the mean of x, and b. So the states themselves are keys and values.
+    """
+    (by_query, by_key, by_value), (of_query, _, of_value) = weight.chunk(3), bias.chunk(3)
+    width = len(by_query) // heads
+    query = torch.nn.functional.linear(asking, by_query, of_query).view(-1, heads, width).transpose(0, 1)
+    asked = torch.bmm(query, by_key.view(heads, width, -1))
+    scale = width**-0.5 if scale is None else scale
+    mixed = attend(asked[None], states[:, None], states[:, None], tree, window=window, scale=scale, labels_only=True)
+    by_head = by_value.view(heads, width, -1).transpose(1, 2)
+    return torch.baddbmm(of_value.view(heads, 1, width), mixed[0], by_head)[None]
+
+
+def plain_weight(joint: Any) -> torch.Tensor | None:
+    """The (O, I) matrix of a plain projection with a bias; None where it is wrapped, or cut into parts."""
+    if type(joint) not in (Conv1D, torch.nn.Linear) or joint.bias is None or isinstance(joint.weight, DTensor):
+        return None
+    found: torch.Tensor = joint.weight
+    return found.T if type(joint) is Conv1D else found
+
+
+def joint_width(joint: Any) -> int:
+    """Outputs of a joint projection, whatever is around it."""
+    base = getattr(joint, "base_layer", joint)
+    return int(base.nf if isinstance(base, Conv1D) else base.out_features)
 
 
 def outputs_of(projection: Any, states: torch.Tensor, outputs: slice) -> torch.Tensor:
     """Some outputs of a joint projection: (T, D) -> (T, their number)."""
-    if type(projection) is Conv1D:
-        return project(states, projection.weight[:, outputs].T, projection.bias[outputs])
-    if isinstance(getattr(projection, "base_layer", None), Conv1D) and is_plain(projection, states):
+    weight = plain_weight(projection)
+    if weight is not None:
+        return project(states, weight[outputs], projection.bias[outputs])
+    if hasattr(projection, "base_layer") and is_plain(projection, states):
         return adapted(projection, states, outputs)
     found: torch.Tensor = projection(states)  # wrapped otherwise: its parts cannot be taken apart
     return found[:, outputs]

@@ -35,15 +35,15 @@ class Recipe(NamedTuple):
 
 def kept_for(states: torch.Tensor, *, wanted: bool) -> Recipe:
     """What a layer keeps that may need ``states`` again: their recipe, the states themselves, or nothing."""
-    found: Recipe | None = getattr(states, RECIPE, None)
-    if found is None or not wanted:
-        return Recipe(_itself, (states,) if wanted else ())
+    if not wanted:
+        return Recipe(_itself, ())
+    found: Recipe = getattr(states, RECIPE)[0] if has_recipe(states) else Recipe(_itself, (states,))
     return found
 
 
 def has_recipe(states: torch.Tensor) -> bool:
-    """Whether the tensor can be made again."""
-    return hasattr(states, RECIPE)
+    """Whether the tensor can be made again: it was made by one of ours, and nothing was written into it since."""
+    return hasattr(states, RECIPE) and getattr(states, RECIPE)[1] == states._version
 
 
 def _itself(states: torch.Tensor) -> torch.Tensor:
@@ -52,7 +52,7 @@ def _itself(states: torch.Tensor) -> torch.Tensor:
 
 def _noted(states: torch.Tensor, make: Callable[..., torch.Tensor], *of: torch.Tensor) -> torch.Tensor:
     """``states`` with its recipe; the ingredients without the graph they hang in."""
-    setattr(states, RECIPE, Recipe(make, tuple(each.detach() for each in of)))
+    setattr(states, RECIPE, (Recipe(make, tuple(each.detach() for each in of)), states._version))
     return states
 
 

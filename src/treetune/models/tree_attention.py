@@ -26,6 +26,7 @@ from treetune.models.short_attention import Seen, ShortAttention, seen_of
 from treetune.trees.blocks import Block, are_short, sized_blocks
 
 NAME = "treetune_tree"
+FOLDS_BELOW = 0.7  # of the work that keys and values of all tokens are
 
 
 class TreeLayout:
@@ -73,6 +74,14 @@ class TreeLayout:
         if key not in self._seen:
             self._seen[key] = seen_of(self.blocks(window, labels_only))
         return self._seen[key]
+
+    def folds(self, window: int | None, width: int) -> bool:
+        """Whether labelled tokens are so few that keys and values of all tokens cost more than doing without."""
+        if self.flex or not self.pruned:
+            return False
+        blocks = self.blocks(window, labels_only=True)
+        seen = sum(block.allowed.size for block in blocks)  # queries times keys
+        return are_short(blocks) and len(self.columns) * width + seen < FOLDS_BELOW * len(self.depth) * width
 
     def block_mask(self, window: int | None, labels_only: bool, device: torch.device) -> BlockMask:
         """For `flex_attend`, one for all layers of a kind."""

@@ -23,6 +23,9 @@ def test_the_count_is_that_of_the_hand() -> None:
     first = 6 * (2 * 4 + 3 * 4) + 12 * 4 * (1 + 2 + 3 + 4)
     last = 6 * (2 * 4 + 3 * 2) + 12 * 4 * (2 + 2)
     assert needed_flops(shape, rows, all_weights=True) == first + last + 6 * 5 * 7 * 2
+    few = Dimensions(key_value=200, others=3, query_width=4, width=5, vocabulary=7, bands=(2,), joint_heads=2)
+    without_keys = 6 * (200 * 2 + 3 * 2) + 12 * 2 * 5 * (2 + 2) + 6 * 5 * 7 * 2
+    assert needed_flops(few, rows, all_weights=True) == without_keys
     frozen = 4 * (2 * 4 + 3 * 4) + 12 * 4 * 10 + 4 * (2 * 4 + 3 * 2) + 12 * 4 * 4 + 4 * 5 * 7 * 2
     assert needed_flops(shape, rows, all_weights=False) == frozen
 

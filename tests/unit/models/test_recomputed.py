@@ -143,6 +143,17 @@ def test_nothing_is_noted_under_autocast() -> None:
         assert not has_recipe(norm(torch.randn(4, 6)))
 
 
+def test_what_was_written_into_is_not_made_again() -> None:
+    norm = nn.LayerNorm(6)
+    recompute(norm)
+    states = norm(torch.randn(4, 6))
+    assert has_recipe(states)
+    with torch.no_grad():
+        states += 1.0
+    assert not has_recipe(states)
+    assert kept_for(states, wanted=True).of[0] is states
+
+
 def test_float64_goes_through_float32_where_transformers_does() -> None:
     torch.manual_seed(0)
     model = MODELS["llama"]().double()

@@ -25,6 +25,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from treetune.models.cache_name import CACHE
 from treetune.models.embedded import resolve
 from treetune.models.gpt3.configuration import GPT3Config
+from treetune.models.last_layer import labelled_attention
 from treetune.models.sdpa import attention
 from treetune.models.tree_attention import Layout, TreeLayout, attend
 
@@ -97,16 +98,17 @@ class GPT3Attention(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Args: hidden (B, T, D); allowed as `allowed_pairs` gives it. Returns (B, T, D) and (B, H, T, S) or None."""
         rows, tokens, _ = hidden.shape
+        dropout = self.dropout if self.training else 0.0
+        if tree is not None and at is not None:
+            mixed = labelled_attention(self.c_attn, hidden, at, self.num_heads, tree, window=self.band, dropout=dropout)
+            return self.resid_dropout(self.c_proj(mixed.transpose(1, 2).flatten(2))), None
         heads = self.c_attn(hidden).view(rows, tokens, 3, self.num_heads, self.head_width)
         query, key, value = heads.permute(2, 0, 3, 1, 4)
         if cache is not None:
             key, value = cache.update(key, value, self.layer)
-        dropout = self.dropout if self.training else 0.0
         weights = None
         if tree is not None:
-            asked = query if at is None else query.index_select(2, at)
-            mixed = attend(asked, key, value, tree, window=self.band, dropout=dropout, labels_only=at is not None)
-            tokens = asked.shape[2]
+            mixed = attend(query, key, value, tree, window=self.band, dropout=dropout)
         elif need_weights:
             mixed, weights = explicit_attention(query, key, value, allowed, dropout)
         else:
