@@ -3,7 +3,8 @@
 Needed are: the matrix products of every *unique* token (forward, and in the backward pass the gradients of inputs
 and of trained weights), attention over allowed pairs only, in the last layer queries, output projection and MLP at
 labels only, and the head at labels only. Where one projection makes queries, keys and values, the last layer needs
-keys and values of all tokens, or labels that see the states themselves, whichever is less. Norms, activations, softmax and the optimizer count nothing.
+keys and values of all tokens, or labels that see the states themselves, whichever is less. Norms, activations, softmax
+and the optimizer count nothing.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -242,6 +243,30 @@ def test_the_slurm_recipe_requeues_what_is_not_finished(tmp_path: Path) -> None:
         said = notes.read_text()
         assert "-m treetune tune" in said
         assert said.count("requeue 7") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the bound was found on Linux")
+@pytest.mark.parametrize("bf16", [False, True])
+def test_four_times_the_steps_take_no_more_memory(bf16: bool, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    random = Random(0)
+    words = ["a", "slow", "film", "with", "one", "warm", "scene", "that", "nobody", "forgets", "and", "noise"]
+    rows.write_text("".join(
+        json.dumps({"text": " ".join(random.choices(words, k=random.randint(3, 40))),
+                    "label": random.choice(["positive", "negative"])}) + "\n" for _ in range(2000)))
+    peaks = []
+    for steps in (40, 160):
+        run = tmp_path / f"run{steps}"
+        done = subprocess.run(
+            [sys.executable, "-m", "treetune", "tune", "--task", "sentiment", "--model", "gpt3", "--data", str(rows),
+             "--output-dir", str(run), "--max-steps", str(steps), "--per-device-train-batch-size", "32",
+             "--num-train-epochs", "9", "--save-steps", "1000", *(["--bf16"] if bf16 else [])],
+            capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        events = read_events(run / "metrics.jsonl")
+        peaks += [event["actual"]["peak_bytes"] for event in events if event["event"] == "account"]
+    assert peaks[1] - peaks[0] < 60e6, peaks  # a kernel kept for each number of tokens took 5 MB a step
 
 
 @pytest.mark.slow

@@ -71,8 +71,9 @@ def test_few_labels_behind_many_tokens_fold_and_many_labels_do_not(uses: list[in
     generator = torch.Generator().manual_seed(0)
 
     def rows_of(labels: int) -> Rows:
-        return [TokenizedExample(number, 0, torch.randint(0, 97, (30,), generator=generator).numpy(),
-                                 torch.randint(0, 97, (labels,), generator=generator).numpy(), 0) for number in range(6)]
+        drawn = [[torch.randint(0, 97, (size,), generator=generator).numpy() for size in (30, labels)]
+                 for _ in range(6)]
+        return [TokenizedExample(number, 0, *ids, 0) for number, ids in enumerate(drawn)]
 
     gradients(model, batches_of(rows_of(1), "tree", 6, 500))
     assert len(uses) == 1
