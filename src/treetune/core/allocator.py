@@ -1,4 +1,4 @@
-"""One habit of older glibc that costs a tuning a tenth to a seventh of its memory, and how a process leaves it off.
+"""One habit of older glibc that costs a tuning 4 to 14 % of its memory, and how a process leaves it off.
 
 torch asks for aligned memory. glibc cuts the place to size and puts the few bytes that are left, not with the free
 memory beside them, but aside for the next small request. So the place of a tensor that was freed is too small for
