@@ -37,6 +37,8 @@ VERBS = {
     "doctor": "Look at Python, packages, disk, memory and the shipped model; exit code 1 where something is wrong.",
 }
 
+TRAINING = ("demo", "pretrain", "tune")
+
 
 def build_app(wanted: str | None = None) -> typer.Typer:
     """All verbs, one file each in this folder; only the file of the ``wanted`` one is imported (None: of all)."""
@@ -62,9 +64,6 @@ def build_app(wanted: str | None = None) -> typer.Typer:
 
 def _only_listed() -> None:
     """Stands for a verb that is shown in the help but was not asked for."""
-
-
-TRAINING = ("demo", "pretrain", "tune")
 
 
 def start() -> None:

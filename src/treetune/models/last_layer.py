@@ -76,12 +76,10 @@ def labelled_attention(
     scale: float | None = None, window: int | None = None, dropout: float = 0.0,
 ) -> torch.Tensor:
     """Attention of the tokens ``at``, for one projection to queries, keys and values: (1, T, D) -> (1, H, K', d)."""
-    asking = states[0].index_select(0, at)
-    weight = plain_weight(joint)
-    folds = weight is not None and not dropout and tree.folds(window, len(weight) // (3 * heads))
-    if weight is not None and folds and not torch.is_autocast_enabled(states.device.type):
+    asking, width = states[0].index_select(0, at), joint_width(joint) // 3
+    weight, whole = plain_weight(joint), not (dropout or torch.is_autocast_enabled(states.device.type))
+    if weight is not None and whole and tree.folds(window, width // heads):
         return folded(weight, joint.bias, asking, states, heads, tree, window=window, scale=scale)
-    width = joint_width(joint) // 3
     query, both = outputs_of(joint, asking, slice(0, width)), outputs_of(joint, states[0], slice(width, None))
     query, key, value = (each.reshape(len(each), heads, -1).transpose(0, 1)[None]
                          for each in (query, both[:, :width], both[:, width:]))

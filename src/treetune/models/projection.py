@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
-from treetune.models.recomputed import has_recipe, kept_for
+from treetune.models.recomputed import has_recipe, is_plain_pass, kept_for
 
 
 class Projection(torch.autograd.Function):
@@ -50,9 +50,7 @@ def project(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
 
     What is traced for another tool to read keeps torch's own product, which such tools know.
     """
-    traced = torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
-    elsewhere = traced or isinstance(weight, DTensor) or torch.is_autocast_enabled(states.device.type)
-    if elsewhere or not has_recipe(states):
+    if isinstance(weight, DTensor) or not is_plain_pass(states.device.type) or not has_recipe(states):
         return torch.nn.functional.linear(states, weight, bias)
     found: torch.Tensor = Projection.apply(states, weight, bias)  # type: ignore[no-untyped-call]
     return found

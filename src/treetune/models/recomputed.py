@@ -77,12 +77,17 @@ def _forward_of(module: nn.Module) -> Callable[..., torch.Tensor] | None:
     return None
 
 
+def is_plain_pass(device: str) -> bool:
+    """Whether nothing reads along (tracing, compiling) and nothing lowers the type of products (autocast)."""
+    traced = torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
+    return not (traced or torch.is_autocast_enabled(device))
+
+
 def _where_it_pays(ours: Callable[..., torch.Tensor]) -> Callable[..., Any]:
     """``ours`` where a gradient will be asked for, on a processor, in full precision; else what the class does."""
 
     def forward(self: Any, states: torch.Tensor) -> Any:
-        device, traced = states.device.type, torch._C._get_tracing_state() is not None or torch.compiler.is_compiling()
-        pays = torch.is_grad_enabled() and device == "cpu" and not traced and not torch.is_autocast_enabled(device)
+        pays = torch.is_grad_enabled() and states.device.type == "cpu" and is_plain_pass("cpu")
         whole = states.dtype in (torch.float32, torch.float64)
         return ours(self, states) if pays and whole else type(self).forward(self, states)
 

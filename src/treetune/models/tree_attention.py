@@ -51,14 +51,15 @@ class TreeLayout:
     def align(self, multiple: int) -> None:
         """Fill up to a multiple of tokens, with roots that see themselves alone, and to one of ``columns``."""
         missing, length = -len(self.depth) % multiple, len(self.depth)
+        wanted = min(-len(self.columns) % multiple, length + missing - len(self.columns))
+        if not (missing or wanted):
+            return
         self.depth = np.concatenate([self.depth, np.zeros(missing, dtype=self.depth.dtype)])
         self.branch_end = np.concatenate([self.branch_end, np.arange(length, length + missing) + 1])
         others = np.setdiff1d(np.arange(len(self.depth)), self.columns)
-        wanted = min(-len(self.columns) % multiple, len(others))
         self.columns = np.union1d(self.columns, others[len(others) - wanted :])
-        if missing or wanted:
-            for made in (self._block_masks, self._blocks, self._masks, self._seen):
-                made.clear()
+        for made in (self._block_masks, self._blocks, self._masks, self._seen):
+            made.clear()
 
     def blocks(self, window: int | None, labels_only: bool) -> list[Block]:
         """Blocks of all tokens, or of the labelled ones."""
