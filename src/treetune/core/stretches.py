@@ -22,3 +22,9 @@ def may_wait_in_factors(states: int, width: int, vocabulary: int) -> bool:
     """Whether slopes (states, vocabulary) take no more memory than the gradient of the output matrix that they make
     with the states, and the stretch of logits beside which it would be made."""
     return states <= width + rows_of_chunk(vocabulary)
+
+
+def may_stay_in_factors(states: int, width: int) -> bool:
+    """Whether slopes and states may wait for the optimizer itself: the norm of their product, taken from squares of
+    (states, states), is little work, and the slopes take a quarter of the memory that the product would."""
+    return 4 * states <= width

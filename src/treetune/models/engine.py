@@ -21,7 +21,7 @@ from treetune.models.shard import inside
 from treetune.models.tree_attention import NAME
 
 KEPT_AS = "_treetune_engine"
-GELU_BY_FORMULA = ("NewGELUActivation", "FastGELUActivation")
+GELU_BY_FORMULA = ("NewGELUActivation", "FastGELUActivation", "GELUTanh")
 PROBE_TOKENS = 8
 
 

@@ -9,6 +9,7 @@ which does so for attention. Letters: T tokens, D width, I inner width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from types import MethodType
@@ -23,6 +24,9 @@ RECIPE = "_treetune_recipe"
 ROOT_MEAN_SQUARE = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
 GELU = ("GELUActivation",)
+TWICE_RATE, CUBED = 2 * math.sqrt(2 / math.pi), 0.044715
+IN_CACHE = 1 << 18
+"""Numbers of a portion: 1 MB of input and as much of output."""
 SIGMOID_LINEAR = ("SiLU", "SiLUActivation")
 
 
@@ -106,8 +110,40 @@ def _normed(
 
 
 def _gelu(self: nn.Module, states: torch.Tensor) -> torch.Tensor:
-    make = partial(functional.gelu, approximate=getattr(self, "approximate", "none"))
-    return _noted(make(states), make, states)
+    if getattr(self, "approximate", "none") == "none":
+        return _noted(functional.gelu(states), functional.gelu, states)
+    found: torch.Tensor = TanhGelu.apply(states)  # type: ignore[no-untyped-call]
+    return _noted(found, tanh_gelu, states)
+
+
+class TanhGelu(torch.autograd.Function):
+    """GELU by tanh, which keeps its input only."""
+
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor) -> torch.Tensor:
+        """states (..., I) -> (..., I)."""
+        ctx.save_for_backward(states)
+        return tanh_gelu(states)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: torch.Tensor) -> Any:
+        """Gradient of the states."""
+        (states,) = ctx.saved_tensors
+        return torch.ops.aten.gelu_backward(slope, states, approximate="tanh")
+
+
+def tanh_gelu(states: torch.Tensor) -> torch.Tensor:
+    """x (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2 (Hendrycks & Gimpel 2016, arXiv 1606.08415, section 2).
+
+    Written x σ(2 …) and computed a portion at a time, whose five walks stay in the cache: torch's one kernel takes
+    half as long again, since its tanh is a slow one.
+    """
+    flat = states.reshape(-1)
+    found, rate = torch.empty_like(flat), torch.tensor(TWICE_RATE, dtype=flat.dtype, device=flat.device)
+    for some, out in zip(flat.split(IN_CACHE), found.split(IN_CACHE), strict=True):
+        torch.addcmul(rate, some, some, value=TWICE_RATE * CUBED, out=out).mul_(some).sigmoid_().mul_(some)
+    return found.view(states.shape)
 
 
 class RootMeanSquare(torch.autograd.Function):

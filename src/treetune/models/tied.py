@@ -5,7 +5,8 @@ head's gradient waits in a slot until the embedding's backward, which always com
 two CPU cores that is a tenth of a step of an 82 M GPT-2 on short rows, and 150 MB less at the peak.
 
 Where few tokens are labelled it waits as its two factors, and is multiplied out when all other memory of the pass is
-free again: another 150 MB less. Letters: U labelled states, V vocabulary, D width.
+free again: another 150 MB less; where very few are, not even then (`treetune.models.waiting`).
+Letters: U labelled states, V vocabulary, D width.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from types import MethodType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -24,18 +25,39 @@ ROWS_AT_A_TIME = 2048
 
 Factors = tuple[torch.Tensor, torch.Tensor]
 """Slopes (U, V) of the logits and the states (U, D) they came from: the gradient of the matrix is slopesᵀ states."""
+WAITS_AS = "_treetune_waiting"
+"""Attribute of an embedding whose gradient may wait for the optimizer."""
+
+
+class Keeper(Protocol):
+    """Where a pass's part of the gradient may wait, and does if `takes` says so."""
+
+    def takes(self, factors: list[Factors], ids: torch.Tensor, rows: torch.Tensor) -> bool: ...
 
 
 class TiedGradient:
-    """Holds the head's part of the gradient between the two backward functions of one forward pass."""
+    """Holds the head's part of the gradient between the two backward functions of one forward pass.
 
-    def __init__(self) -> None:
+    ``keeper``: where both parts may wait beyond the pass.
+    """
+
+    def __init__(self, keeper: Keeper | None = None) -> None:
+        self._keeper = keeper
         self._whole: torch.Tensor | None = None
         self._factors: list[Factors] = []
 
     def leave(self, whole: torch.Tensor | None, factors: list[Factors]) -> None:
         """The part (V, D), or what it is the product of."""
         self._whole, self._factors = whole, factors
+
+    def kept(self, ids: torch.Tensor, rows: torch.Tensor) -> bool:
+        """Whether the part, with the rows (..., D) of the words ``ids``, now waits beyond the pass."""
+        if self._keeper is None or self._whole is not None or not self._factors:
+            return False
+        done = self._keeper.takes(self._factors, ids, rows)
+        if done:
+            self._factors = []
+        return done
 
     def take(self, dtype: torch.dtype) -> torch.Tensor | None:
         """The part (V, D), once; None where none was left."""
@@ -80,11 +102,13 @@ class TokenRows(torch.autograd.Function):
     def backward(ctx: Any, slope: torch.Tensor) -> Any:
         """The gradient of the matrix from both its uses."""
         (ids,) = ctx.saved_tensors
+        if ctx.padding is not None:
+            slope = slope.masked_fill((ids == ctx.padding)[..., None], 0.0)
+        if ctx.slot.kept(ids, slope):
+            return None, None, None, None
         whole = ctx.slot.take(slope.dtype)
         if whole is None:  # the head was not asked for a gradient in this pass
             whole = slope.new_zeros(ctx.shape)
-        if ctx.padding is not None:
-            slope = slope.masked_fill((ids == ctx.padding)[..., None], 0.0)
         return None, whole.index_add_(0, ids.flatten(), slope.flatten(0, -2)), None, None
 
 
@@ -107,7 +131,8 @@ def shared_gradient(core: Any) -> Iterator[TiedGradient | None]:
     if not (torch.is_grad_enabled() and can_share_gradient(core) and core.get_input_embeddings().weight.requires_grad):
         yield None
         return
-    embedding, slot = core.get_input_embeddings(), TiedGradient()
+    embedding = core.get_input_embeddings()
+    slot = TiedGradient(getattr(embedding, WAITS_AS, None))
 
     def forward(self: nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = TokenRows.apply(  # type: ignore[no-untyped-call]

@@ -18,7 +18,9 @@ from treetune.core.records import IntArray
 from treetune.core.seeds import seed_of
 from treetune.core.settings import LoopSettings
 from treetune.models.decoder import LossSum, loss_sum
+from treetune.models.engine import core_model
 from treetune.models.shard import inside, is_sharded
+from treetune.models.waiting import gradient_that_waits
 from treetune.train.checkpoint import (
     MANIFEST,
     TrainState,
@@ -40,6 +42,7 @@ from treetune.train.order import row_chooser
 from treetune.train.pace import Pace, pace_of
 from treetune.train.schedule import learning_rate
 from treetune.train.signals import Asked, stop_on_signal
+from treetune.train.update import update
 from treetune.train.watch import BadLoss, note_loss, reason_against, refuse_small_disk, stall_watch
 
 MakeBatches = Callable[[Sequence[Any]], Iterator[Any]]
@@ -329,22 +332,22 @@ def train_step(
         BadLoss: the loss or gradient cannot be right. OutOfMemory: memory ran out. No weight was changed by either.
     """
     state = TrainState(step=state) if isinstance(state, int) else state
-    total, count, tokens, row_tokens = add_passes(model, examples, make_batches, settings, state.step, loss_of)
+    alone = team().size == 1  # sums over processes are of whole gradients
+    with gradient_that_waits(core_model(model), optimizers if alone else []) as waiting:
+        total, count, tokens, row_tokens = add_passes(model, examples, make_batches, settings, state.step, loss_of)
     reason = reason_against(total / count, 0.0, state, settings.bad_loss_factor)
     if reason:
         raise BadLoss(total / count, 0.0, reason)
     team().add_gradients(model)
+    if waiting and waiting.matrix.grad is not None:  # another pass had too many labels
+        waiting.settle()
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-    norm = total_norm(gradients) / count
+    norm = math.hypot(total_norm(gradients), waiting.norm() if waiting else 0.0) / count
     reason = reason_against(total / count, norm, state, 0.0)
     if reason:
         raise BadLoss(total / count, norm, reason)
     clipped = max(1.0, norm / settings.max_grad_norm) if settings.max_grad_norm else 1.0
-    for gradient in gradients:  # the mean and the clip in one walk through memory
-        gradient.div_(count * clipped)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+    update(optimizers, count * clipped, waiting)
     return StepResult(total / count, int(count), norm, int(tokens), int(row_tokens))
 
 

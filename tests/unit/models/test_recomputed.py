@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,8 @@ from torch.autograd import gradcheck
 
 from treetune.models.low_rank import fuse_adapters
 from treetune.models.projection import use_projections
-from treetune.models.recomputed import Gated, RootMeanSquare, has_recipe, kept_for, recompute
+from treetune.models import recomputed
+from treetune.models.recomputed import Gated, RootMeanSquare, TanhGelu, has_recipe, kept_for, recompute, tanh_gelu
 
 IDS: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 LLAMA: dict[str, Any] = {
@@ -30,8 +32,16 @@ def gpt2() -> Any:
         activation_function="gelu", **IDS))
 
 
+def gpt2_with_tanh() -> Any:
+    model = gpt2()
+    for block in model.transformer.h:
+        block.mlp.act = nn.GELU(approximate="tanh")
+    return model
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "gpt2": gpt2,
+    "gpt2 with tanh": gpt2_with_tanh,
     "llama": lambda: transformers.LlamaForCausalLM(transformers.LlamaConfig(**LLAMA)),
     "mistral": lambda: transformers.MistralForCausalLM(transformers.MistralConfig(**LLAMA)),
     "qwen2": lambda: transformers.Qwen2ForCausalLM(transformers.Qwen2Config(**LLAMA)),
@@ -73,7 +83,7 @@ def test_less_is_kept_and_the_gradients_are_the_same(kind: str, adapted: bool) -
     torch.manual_seed(0)
     model = MODELS[kind]()
     if adapted:
-        model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", fan_in_fan_out=kind == "gpt2"))
+        model = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", fan_in_fan_out="gpt2" in kind))
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 nn.init.normal_(weight)
@@ -127,6 +137,28 @@ def test_the_gate_has_the_gradients_of_its_formula() -> None:
     torch.manual_seed(0)
     gate, up = (torch.randn(4, 6, dtype=torch.float64, requires_grad=True) for _ in range(2))
     assert gradcheck(Gated.apply, (gate, up))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(0,), (7,), (2, 3, 5), (1, 40)])
+def test_gelu_by_portions_is_torchs(dtype: torch.dtype, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recomputed, "IN_CACHE", 8)
+    states = torch.linspace(-30, 30, math.prod(shape), dtype=dtype).view(shape)
+    true = nn.functional.gelu(states, approximate="tanh")
+    rounding = torch.finfo(dtype).eps
+    assert torch.allclose(tanh_gelu(states), true, rtol=4 * rounding, atol=4 * rounding)
+    turned = states.T if len(shape) == 2 else states
+    assert torch.equal(tanh_gelu(turned), tanh_gelu(turned.contiguous()))
+
+
+def test_gelu_has_the_gradient_of_its_formula() -> None:
+    torch.manual_seed(0)
+    assert gradcheck(TanhGelu.apply, (torch.randn(4, 6, dtype=torch.float64, requires_grad=True),))
+
+
+def test_gelu_far_from_zero_is_its_input_or_nothing() -> None:
+    states = torch.tensor([-1e30, -200.0, -0.0, 0.0, 200.0, 1e30])
+    assert torch.equal(tanh_gelu(states), torch.tensor([-0.0, -0.0, -0.0, 0.0, 200.0, 1e30]))
 
 
 def test_nothing_is_noted_where_no_gradient_is_asked_for() -> None:
