@@ -141,7 +141,7 @@ def tanh_gelu(states: torch.Tensor) -> torch.Tensor:
     """
     flat = states.reshape(-1)
     found, rate = torch.empty_like(flat), torch.tensor(TWICE_RATE, dtype=flat.dtype, device=flat.device)
-    for some, out in zip(flat.split(IN_CACHE), found.split(IN_CACHE), strict=True):
+    for some, out in zip(torch.split(flat, IN_CACHE), torch.split(found, IN_CACHE), strict=True):
         torch.addcmul(rate, some, some, value=TWICE_RATE * CUBED, out=out).mul_(some).sigmoid_().mul_(some)
     return found.view(states.shape)
 

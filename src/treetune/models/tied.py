@@ -5,7 +5,7 @@ head's gradient waits in a slot until the embedding's backward, which always com
 two CPU cores that is a tenth of a step of an 82 M GPT-2 on short rows, and 150 MB less at the peak.
 
 Where few tokens are labelled it waits as its two factors, and is multiplied out when all other memory of the pass is
-free again: another 150 MB less; where very few are, not even then (`treetune.models.waiting`).
+free again: another 150 MB less; where very few are, not even then (`treetune.train.waiting`).
 Letters: U labelled states, V vocabulary, D width.
 """
 
@@ -30,9 +30,9 @@ WAITS_AS = "_treetune_waiting"
 
 
 class Keeper(Protocol):
-    """Where a pass's part of the gradient may wait, and does if `takes` says so."""
+    """Where a pass's part of the gradient waits for the optimizer."""
 
-    def takes(self, factors: list[Factors], ids: torch.Tensor, rows: torch.Tensor) -> bool: ...
+    def add(self, factors: list[Factors], ids: torch.Tensor, rows: torch.Tensor) -> None: ...
 
 
 class TiedGradient:
@@ -54,10 +54,9 @@ class TiedGradient:
         """Whether the part, with the rows (..., D) of the words ``ids``, now waits beyond the pass."""
         if self._keeper is None or self._whole is not None or not self._factors:
             return False
-        done = self._keeper.takes(self._factors, ids, rows)
-        if done:
-            self._factors = []
-        return done
+        self._keeper.add(self._factors, ids, rows)
+        self._factors = []
+        return True
 
     def take(self, dtype: torch.dtype) -> torch.Tensor | None:
         """The part (V, D), once; None where none was left."""
@@ -69,15 +68,18 @@ class TiedGradient:
 
 
 def add_product(
-    total: torch.Tensor | None, slopes: torch.Tensor, states: torch.Tensor, dtype: torch.dtype
+    total: torch.Tensor | None, slopes: torch.Tensor, states: torch.Tensor, dtype: torch.dtype,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """total (V, D) + slopesᵀ states; the first product is the sum so far: no zeros to write and read.
+    """total (V, D) + slopesᵀ states; the first product, into ``out``, is the sum so far: no zeros to write and read.
 
     A product of half precision is widened a few rows at a time on a processor, while they are in its cache.
     """
     if slopes.dtype == dtype:
-        return slopes.T @ states if total is None else total.addmm_(slopes.T, states)
-    whole = states.new_empty(slopes.shape[1], states.shape[1], dtype=dtype) if total is None else total
+        return torch.mm(slopes.T, states, out=out) if total is None else total.addmm_(slopes.T, states)
+    whole = total if total is not None else out
+    if whole is None:
+        whole = states.new_empty(slopes.shape[1], states.shape[1], dtype=dtype)
     rows = ROWS_AT_A_TIME if whole.device.type == "cpu" else len(whole)
     for start in range(0, len(whole), rows):
         part = slice(start, start + rows)

@@ -20,7 +20,6 @@ from treetune.core.settings import LoopSettings
 from treetune.models.decoder import LossSum, loss_sum
 from treetune.models.engine import core_model
 from treetune.models.shard import inside, is_sharded
-from treetune.models.waiting import gradient_that_waits
 from treetune.train.checkpoint import (
     MANIFEST,
     TrainState,
@@ -43,6 +42,7 @@ from treetune.train.pace import Pace, pace_of
 from treetune.train.schedule import learning_rate
 from treetune.train.signals import Asked, stop_on_signal
 from treetune.train.update import update
+from treetune.train.waiting import gradient_that_waits
 from treetune.train.watch import BadLoss, note_loss, reason_against, refuse_small_disk, stall_watch
 
 MakeBatches = Callable[[Sequence[Any]], Iterator[Any]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch.distributed.tensor import DTensor
 
-from treetune.models.waiting import WaitingGradient, step_in_portions
+from treetune.train.waiting import WaitingGradient, step_in_portions
 
 
 def update(optimizers: list[torch.optim.Optimizer], divisor: float, waiting: WaitingGradient | None) -> None:

@@ -14,9 +14,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.autograd import gradcheck
 
+from treetune.models import recomputed
 from treetune.models.low_rank import fuse_adapters
 from treetune.models.projection import use_projections
-from treetune.models import recomputed
 from treetune.models.recomputed import Gated, RootMeanSquare, TanhGelu, has_recipe, kept_for, recompute, tanh_gelu
 
 IDS: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
@@ -141,7 +141,9 @@ def test_the_gate_has_the_gradients_of_its_formula() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", [(0,), (7,), (2, 3, 5), (1, 40)])
-def test_gelu_by_portions_is_torchs(dtype: torch.dtype, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gelu_by_portions_is_torchs(
+    dtype: torch.dtype, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recomputed, "IN_CACHE", 8)
     states = torch.linspace(-30, 30, math.prod(shape), dtype=dtype).view(shape)
     true = nn.functional.gelu(states, approximate="tanh")

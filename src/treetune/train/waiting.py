@@ -1,9 +1,11 @@
-"""The gradient of a tied matrix, never made whole: it waits in factors for the optimizer.
+"""The gradient of a tied matrix, never in one piece: it waits for the optimizer in factors or in pieces.
 
 Where few tokens are labelled, the gradient of a matrix that is embedding and head at once is a product of few rows, and
 a row for each token that was read. Its norm is taken from the factors (a squared norm of a product is a sum over two
 small squares), and the optimizer takes it a few words at a time, while they are in the processor's cache. An 82 M GPT-2
 has 154 MB less at the peak of a step, and of its memory that much less is written once and read three times.
+Where more are labelled it is multiplied out, into pieces that find room where activations were; 154 MB in one piece
+find none between the gradients that have come to stand there.
 Letters: U labelled states, V vocabulary, D width, R words read.
 """
 
@@ -19,9 +21,12 @@ from torch.optim.adam import adam
 
 from treetune.core.stretches import may_stay_in_factors
 from treetune.models.tied import WAITS_AS, Factors, add_product, can_share_gradient
+from treetune.train.norm import total_norm
 
 NUMBERS_AT_A_TIME = 3 << 20
-"""Of the gradient; 12 MB in float32. Smaller portions are as fast to make and slower to step by."""
+"""Of a gradient in factors; 12 MB in float32. Smaller portions are as fast to make and slower to step by."""
+NUMBERS_OF_A_PIECE = 1 << 20
+"""Of a gradient multiplied out; 4 MB in float32, about as much as one activation of a pass."""
 
 
 class WaitingGradient:
@@ -35,37 +40,45 @@ class WaitingGradient:
         self.matrix = matrix
         self._factors: list[Factors] = []
         self._rows: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._pieces: list[tuple[slice, torch.Tensor]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._factors)
+        return bool(self._factors or self._pieces)
 
-    def takes(self, factors: list[Factors], ids: torch.Tensor, rows: torch.Tensor) -> bool:
-        """Add a pass's part; False, and nothing added, where all factors together would be no less work."""
-        states = sum(len(states) for _, states in [*self._factors, *factors])
-        if not may_stay_in_factors(states, self.matrix.shape[1]):
-            return False
+    def add(self, factors: list[Factors], ids: torch.Tensor, rows: torch.Tensor) -> None:
+        """Add a pass's part; multiply out where all factors together would be no less work."""
         self._factors += [(slopes, states.detach()) for slopes, states in factors]  # out of the graph they hang in
         self._rows.append((ids.flatten(), rows.flatten(0, -2)))
-        return True
+        states = sum(len(states) for _, states in self._factors)
+        if self._pieces or not may_stay_in_factors(states, self.matrix.shape[1]):
+            self._multiply_out()
+
+    def _multiply_out(self) -> None:
+        words, rows = self._merged_rows()
+        standing: dict[int, torch.Tensor] = {part.start: piece for part, piece in self._pieces}
+        self._pieces = [
+            (part, self._with_rows(self._product(part, standing.get(part.start)), part, words, rows))
+            for part in _portions(self.matrix, NUMBERS_OF_A_PIECE)
+        ]
+        self._factors, self._rows = [], []
 
     def settle(self) -> None:
-        """Multiply out and add to the matrix's ``grad``."""
-        whole = self.matrix.grad
-        for slopes, states in self._factors:
-            whole = add_product(whole, slopes, states, self.matrix.dtype)
-        for ids, rows in self._rows:
-            assert whole is not None
-            whole.index_add_(0, ids, rows)
-        self._factors, self._rows, self.matrix.grad = [], [], whole
+        """Add all to the matrix's ``grad``."""
+        whole = torch.zeros_like(self.matrix) if self.matrix.grad is None else self.matrix.grad
+        for part, some in self.portions():
+            whole[part] += some
+        self._factors, self._rows, self._pieces, self.matrix.grad = [], [], [], whole
 
     def norm(self) -> float:
-        """The 2-norm of all values, in float64: |Sᵀ H|² = ∑ (S Sᵀ) ∘ (H Hᵀ), with twice what it has in common with
-        the rows and their own square beside it.
+        """The 2-norm of all values. Of factors, in float64, |Sᵀ H|² = ∑ (S Sᵀ) ∘ (H Hᵀ), with twice what it has in
+        common with the rows and their own square beside it.
         """
+        if self._pieces:
+            return total_norm([piece for _, piece in self._pieces])
         words, rows = self._merged_rows()
         states, rows = torch.cat([states for _, states in self._factors]).double(), rows.double()
         by_slopes = states.new_zeros(len(states), len(states))
-        for part in _portions(*self.matrix.shape):
+        for part in _portions(self.matrix, NUMBERS_AT_A_TIME):
             some = self._slopes(part).double()
             by_slopes.addmm_(some, some.T)
         square = (by_slopes * (states @ states.T)).sum() + rows.square().sum()
@@ -78,16 +91,29 @@ class WaitingGradient:
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def portions(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Some words, and their gradient; its memory is used again for the next."""
+        """Some words, and their gradient; its memory may be used again for the next."""
+        if self._pieces:
+            yield from self._pieces
+            return
         words, rows = self._merged_rows()
         memory: torch.Tensor | None = None
-        for part in _portions(*self.matrix.shape):
+        for part in _portions(self.matrix, NUMBERS_AT_A_TIME):
             memory = torch.empty_like(self.matrix[part]) if memory is None else memory
-            found = memory[: part.stop - part.start]
-            for place, (slopes, states) in enumerate(self._factors):
-                _multiply(slopes[:, part].T, states, found, first=place == 0)
-            first, last = torch.searchsorted(words, torch.tensor([part.start, part.stop])).tolist()
-            yield part, found.index_add_(0, words[first:last] - part.start, rows[first:last])
+            found = self._product(part, None, memory[: part.stop - part.start])
+            yield part, self._with_rows(found, part, words, rows)
+
+    def _product(self, part: slice, total: torch.Tensor | None, out: torch.Tensor | None = None) -> torch.Tensor:
+        """total + slopesᵀ states of some words; into ``out`` where there is no total."""
+        for slopes, states in self._factors:
+            total = add_product(total, slopes[:, part], states, self.matrix.dtype, out)
+        assert total is not None, "a pass leaves factors"
+        return total
+
+    @staticmethod
+    def _with_rows(found: torch.Tensor, part: slice, words: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """(some words, D) and what reached them as words read."""
+        first, last = torch.searchsorted(words, torch.tensor([part.start, part.stop])).tolist()
+        return found.index_add_(0, words[first:last] - part.start, rows[first:last])
 
     def _merged_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """(R,) ascending words, each once, and (R, D) the sums of their rows."""
@@ -96,25 +122,15 @@ class WaitingGradient:
         return words, rows.new_zeros(len(words), rows.shape[1]).index_add_(0, place, rows)
 
 
-def _portions(words: int, width: int) -> list[slice]:
-    size = max(1, NUMBERS_AT_A_TIME // width)
+def _portions(matrix: torch.Tensor, numbers: int) -> list[slice]:
+    words, width = matrix.shape
+    size = max(1, numbers // width)
     return [slice(start, min(start + size, words)) for start in range(0, words, size)]
-
-
-def _multiply(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, *, first: bool) -> None:
-    """out = left @ right if it is the ``first``, else out += that; half precision is widened."""
-    if left.dtype != out.dtype:
-        found = left @ right
-        out.copy_(found) if first else out.add_(found)
-    elif first:
-        torch.mm(left, right, out=out)
-    else:
-        out.addmm_(left, right)
 
 
 @contextlib.contextmanager
 def gradient_that_waits(core: Any, optimizers: list[torch.optim.Optimizer]) -> Iterator[WaitingGradient | None]:
-    """Passes inside leave the tied matrix's gradient in what is given, where it may stay in factors.
+    """Passes inside leave the tied matrix's gradient in what is given, unless the head had to make it in its own pass.
 
     None where an optimizer of it could not take it in portions, or a gradient stands already.
     """

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from treetune.core.records import TokenizedExample
-from treetune.models import waiting as module
 from treetune.models.batches import batches_of
 from treetune.models.decoder import loss_sum
 from treetune.models.engine import fullest_engine, set_up
 from treetune.models.tied import WAITS_AS
-from treetune.models.waiting import WaitingGradient, gradient_that_waits, step_in_portions
+from treetune.train import waiting as module
+from treetune.train.waiting import WaitingGradient, gradient_that_waits, step_in_portions
 
 VOCABULARY, WIDTH = 101, 48
 
@@ -32,8 +32,7 @@ def waiting_gradient(
         factors = (torch.randn(count, VOCABULARY, dtype=dtype), torch.randn(count, WIDTH, dtype=dtype))
         if half:
             factors = (factors[0].bfloat16(), factors[1].bfloat16())
-        assert waiting.takes([factors], torch.randint(0, VOCABULARY // 3, (1, read)),
-                             torch.randn(1, read, WIDTH, dtype=dtype))
+        waiting.add([factors], torch.randint(0, VOCABULARY // 3, (1, read)), torch.randn(1, read, WIDTH, dtype=dtype))
     return waiting
 
 
@@ -64,7 +63,7 @@ def test_the_norm_is_exact_where_labels_cancel_out() -> None:
     waiting = WaitingGradient(nn.Parameter(torch.zeros(VOCABULARY, WIDTH)))
     slopes, states = torch.randn(1, VOCABULARY), torch.randn(1, WIDTH)
     nearly = states * (1 + 1e-3 * torch.randn(1, WIDTH))
-    waiting.takes([(torch.cat([slopes, -slopes]), torch.cat([states, nearly]))], torch.zeros(1, 0, dtype=torch.int64),
+    waiting.add([(torch.cat([slopes, -slopes]), torch.cat([states, nearly]))], torch.zeros(1, 0, dtype=torch.int64),
                   torch.zeros(1, 0, WIDTH))
     norm = waiting.norm()
     exact = (slopes.double().T @ (states.double() - nearly.double())).norm()
@@ -72,12 +71,20 @@ def test_the_norm_is_exact_where_labels_cancel_out() -> None:
     assert norm < 0.01 * float(slopes.norm() * states.norm())
 
 
-def test_more_states_than_pay_are_refused_and_nothing_is_added() -> None:
-    waiting = waiting_gradient([WIDTH // 4 - 1], [5])
-    norm = waiting.norm()
-    two = (torch.ones(2, VOCABULARY, dtype=torch.float64), torch.ones(2, WIDTH, dtype=torch.float64))
-    assert not waiting.takes([two], torch.tensor([[1]]), torch.ones(1, 1, WIDTH, dtype=torch.float64))
-    assert waiting.norm() == norm
+@pytest.mark.parametrize("states", [[WIDTH // 4 + 1], [7, 7, 30], [40, 2]], ids=["one pass", "three", "many first"])
+def test_more_states_than_pay_are_multiplied_out_into_pieces(
+    states: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "NUMBERS_OF_A_PIECE", 30 * WIDTH)
+    waiting, twin = (waiting_gradient(states, [5] * len(states)) for _ in range(2))
+    portions = list(waiting.portions())
+    assert [part.start for part, _ in portions] == [0, 30, 60, 90]
+    norm, whole = waiting.norm(), torch.cat([some for _, some in portions])
+    assert norm == pytest.approx(float(whole.norm()), rel=1e-12)
+    monkeypatch.setattr(module, "may_stay_in_factors", lambda states, width: True)
+    in_factors = waiting_gradient(states, [5] * len(states))
+    assert torch.allclose(whole, torch.cat([some.clone() for _, some in in_factors.portions()]), rtol=1e-10)
+    assert torch.equal(settled(twin), whole)
 
 
 def test_settling_adds_to_a_gradient_that_stands() -> None:
@@ -123,9 +130,9 @@ def adamw(model: Any, **changes: Any) -> torch.optim.Optimizer:
 
 
 def test_a_pass_leaves_the_gradient_where_it_waits_and_nothing_holds_it_longer(
-    make_gpt3: Callable[..., Any], rows: list[TokenizedExample]
+    make_model: Callable[..., Any], rows: list[TokenizedExample]
 ) -> None:
-    model = make_gpt3()
+    model = make_model()
     set_up(model, fullest_engine(model))
     [batch] = batches_of(few_labels(rows), "tree", 3, 500)
     with gradient_that_waits(model, [adamw(model)]) as waiting:
@@ -148,19 +155,19 @@ def test_a_pass_leaves_the_gradient_where_it_waits_and_nothing_holds_it_longer(
     assert torch.allclose(model.get_input_embeddings().weight.grad, found, rtol=1e-5, atol=1e-6)
 
 
-def test_it_waits_only_for_an_optimizer_that_can_take_it_in_portions(make_gpt3: Callable[..., Any]) -> None:
-    model = make_gpt3()
+def test_it_waits_only_for_an_optimizer_that_can_take_it_in_portions(make_model: Callable[..., Any]) -> None:
+    model = make_model()
     without_state = torch.optim.AdamW(model.parameters(), fused=True)
     others = [[], [torch.optim.SGD(model.parameters())], [adamw(model, fused=False)], [adamw(model, amsgrad=True)],
               [without_state]]
     for optimizers in others:
         with gradient_that_waits(model, optimizers) as waiting:
             assert waiting is None
-    with gradient_that_waits(make_gpt3(tie_word_embeddings=False), [adamw(model)]) as waiting:
+    with gradient_that_waits(make_model(tie_word_embeddings=False), [adamw(model)]) as waiting:
         assert waiting is None
     with gradient_that_waits(model, [adamw(model)]) as waiting:
         assert waiting is not None
         assert not waiting
-    model.get_input_embeddings().weight.grad = torch.zeros(97, 32)
+    model.get_input_embeddings().weight.grad = torch.zeros(50, 32)
     with gradient_that_waits(model, [adamw(model)]) as waiting:
         assert waiting is None
