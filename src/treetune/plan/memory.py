@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from treetune.core.stretches import may_wait_in_factors, rows_of_chunk, rows_of_stretch
+from treetune.core.stretches import may_stay_in_factors, may_wait_in_factors, rows_of_chunk, rows_of_stretch
 from treetune.plan.architecture import Architecture, Stack
 from treetune.plan.quantity import Range, about
 from treetune.plan.workload import Pass, Workload, scaled
@@ -175,6 +175,16 @@ def gathered_bytes(model: Architecture, settings: MemorySettings, trained: float
     return FLOAT * whole * (1 + trained / model.parameters) + HALF * copied
 
 
+def never_made_bytes(model: Architecture, work: Workload, settings: MemorySettings) -> float:
+    """Of the gradients, that of a tied matrix where labels are so few that it stays in factors to the end of a step."""
+    all_trained = not (settings.lora_r or settings.frozen or settings.head_only)
+    alone = settings.shards == 1 and not settings.gpu and settings.optim != "sgd"
+    if model.family != "decoder" or model.output is None or not (model.tied and all_trained and alone):
+        return 0.0
+    stays = may_stay_in_factors(math.ceil(work.labels / max(1, work.steps)), model.width)
+    return float(model.output.outputs * model.width * FLOAT) if stays else 0.0
+
+
 def memory_of(model: Architecture, work: Workload, settings: MemorySettings) -> Memory:
     """Peak memory of one process on one device."""
     adapters = model.lora_parameters(settings.lora_r) if settings.lora_r else 0
@@ -187,7 +197,8 @@ def memory_of(model: Architecture, work: Workload, settings: MemorySettings) -> 
     process = float(DEVICE_CONTEXT if settings.gpu else PROCESS_BYTES + (ADAPTER_BYTES if adapters else 0))
     parts = {
         "process": process, "data": 0.0 if settings.gpu else settings.data_bytes, "weights": weights,
-        "gradients": FLOAT * trained, "optimizer": FLOAT * trained * OPTIMIZER_VALUES[settings.optim],
+        "gradients": FLOAT * trained - never_made_bytes(model, work, settings),
+        "optimizer": FLOAT * trained * OPTIMIZER_VALUES[settings.optim],
         "activations": activation_bytes(model, work.largest, settings),
         "logits": logits_bytes(model, work.largest, settings),
     }

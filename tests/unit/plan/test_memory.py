@@ -136,7 +136,7 @@ def test_memory_grows_with_rows_and_length_and_recomputing_never_takes_more(rows
 
 
 def test_weights_gradients_and_optimizer_are_exact() -> None:
-    work = by_hand(100, 64, 4, epochs=1, rows_per_step=8, rows_per_pass=8, max_tokens=10**9)
+    work = by_hand(100, 64, 8, epochs=1, rows_per_step=8, rows_per_pass=8, max_tokens=10**9)
     full = memory_of(GPT2, work, MemorySettings()).parts
     assert full["weights"] == full["gradients"] == FLOAT * GPT2.parameters
     assert full["optimizer"] == 2 * FLOAT * GPT2.parameters
@@ -147,6 +147,18 @@ def test_weights_gradients_and_optimizer_are_exact() -> None:
     assert memory_of(GPT2, work, MemorySettings(optim="sgd")).parts["optimizer"] == FLOAT * GPT2.parameters
     quarter = memory_of(GPT2, work, MemorySettings(lora_r=8, weight_bytes=1.0)).parts
     assert quarter["weights"] == adapted["weights"] - 3 * GPT2.matrix_weights
+
+
+def test_a_tied_gradient_of_few_labels_is_never_made() -> None:
+    few, many = (by_hand(100, 64, labels, epochs=1, rows_per_step=8, rows_per_pass=4, max_tokens=10**9)
+                 for labels in (4, 5))  # 32 and 40 labels a step, at width 128
+    gradients = {work.labels: memory_of(GPT2, work, MemorySettings()).parts["gradients"] for work in (few, many)}
+    assert gradients[many.labels] - gradients[few.labels] == FLOAT * GPT2.vocabulary * GPT2.width
+    for changes in ({"optim": "sgd"}, {"gpu": True}, {"shards": 2, "gpu": True}, {"lora_r": 8}, {"frozen": 1}):
+        one, other = (memory_of(GPT2, work, MemorySettings(**changes)).parts["gradients"] for work in (few, many))
+        assert one == other
+    apart = read({"model_type": "gpt2", "n_embd": 128, "n_layer": 4, "n_head": 4, "tie_word_embeddings": False})
+    assert memory_of(apart, few, MemorySettings()).parts["gradients"] == FLOAT * apart.parameters
 
 
 def test_shards_divide_what_is_shared_out_only() -> None:

@@ -1,6 +1,7 @@
 """A gradient that waits in factors has the norm, the values and the optimizer's step of the one multiplied out."""
 
 import gc
+import math
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -171,3 +172,13 @@ def test_it_waits_only_for_an_optimizer_that_can_take_it_in_portions(make_model:
     model.get_input_embeddings().weight.grad = torch.zeros(50, 32)
     with gradient_that_waits(model, [adamw(model)]) as waiting:
         assert waiting is None
+
+
+@pytest.mark.parametrize("states", [[3], [30]], ids=["in factors", "in pieces"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_no_number_shows_in_the_norm(bad: float, states: list[int]) -> None:
+    waiting = waiting_gradient(states, [4])
+    slopes, hidden = torch.zeros(1, VOCABULARY, dtype=torch.float64), torch.ones(1, WIDTH, dtype=torch.float64)
+    slopes[0, 50] = bad
+    waiting.add([(slopes, hidden)], torch.tensor([[1]]), torch.ones(1, 1, WIDTH, dtype=torch.float64))
+    assert not math.isfinite(waiting.norm())
