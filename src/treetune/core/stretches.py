@@ -24,7 +24,9 @@ def may_wait_in_factors(states: int, width: int, vocabulary: int) -> bool:
     return states <= width + rows_of_chunk(vocabulary)
 
 
-def may_stay_in_factors(states: int, width: int) -> bool:
-    """Whether slopes and states may wait for the optimizer itself: the norm of their product, taken from squares of
-    (states, states), is little work, and the slopes take a quarter of the memory that the product would."""
-    return 4 * states <= width
+def may_stay_in_factors(states: int, width: int, tokens: int, vocabulary: int) -> bool:
+    """Whether slopes and states may wait for the optimizer itself, beside a row for each token read: the norm of their
+    product, taken from squares of (states, states), is little work, and slopes and rows take a quarter of the memory
+    each that the product would.
+    """
+    return 4 * states <= width and 4 * tokens <= vocabulary

@@ -181,8 +181,9 @@ def never_made_bytes(model: Architecture, work: Workload, settings: MemorySettin
     alone = settings.shards == 1 and not settings.gpu and settings.optim != "sgd"
     if model.family != "decoder" or model.output is None or not (model.tied and all_trained and alone):
         return 0.0
-    stays = may_stay_in_factors(math.ceil(work.labels / max(1, work.steps)), model.width)
-    return float(model.output.outputs * model.width * FLOAT) if stays else 0.0
+    labels, tokens = (math.ceil(count / max(1, work.steps)) for count in (work.labels, work.tokens))
+    vocabulary, width = model.output.outputs, model.width
+    return float(vocabulary * width * FLOAT) if may_stay_in_factors(labels, width, tokens, vocabulary) else 0.0
 
 
 def memory_of(model: Architecture, work: Workload, settings: MemorySettings) -> Memory:

@@ -49,8 +49,9 @@ class WaitingGradient:
         """Add a pass's part; multiply out where all factors together would be no less work."""
         self._factors += [(slopes, states.detach()) for slopes, states in factors]  # out of the graph they hang in
         self._rows.append((ids.flatten(), rows.flatten(0, -2)))
-        states = sum(len(states) for _, states in self._factors)
-        if self._pieces or not may_stay_in_factors(states, self.matrix.shape[1]):
+        states, tokens = sum(len(states) for _, states in self._factors), sum(len(ids) for ids, _ in self._rows)
+        vocabulary, width = self.matrix.shape
+        if self._pieces or not may_stay_in_factors(states, width, tokens, vocabulary):
             self._multiply_out()
 
     def _multiply_out(self) -> None:

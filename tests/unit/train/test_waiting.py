@@ -44,7 +44,7 @@ def settled(waiting: WaitingGradient) -> torch.Tensor:
     return waiting.matrix.grad
 
 
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 40)), min_size=1, max_size=3), st.integers(1, 120))
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 8)), min_size=1, max_size=3), st.integers(1, 120))
 @settings(deadline=None, max_examples=60)
 def test_norm_and_portions_are_those_of_the_gradient_multiplied_out(
     passes: list[tuple[int, int]], words_at_a_time: int
@@ -72,18 +72,20 @@ def test_the_norm_is_exact_where_labels_cancel_out() -> None:
     assert norm < 0.01 * float(slopes.norm() * states.norm())
 
 
-@pytest.mark.parametrize("states", [[WIDTH // 4 + 1], [7, 7, 30], [40, 2]], ids=["one pass", "three", "many first"])
-def test_more_states_than_pay_are_multiplied_out_into_pieces(
-    states: list[int], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("states", "reads"), [
+    ([WIDTH // 4 + 1], [5]), ([7, 7, 30], [5, 5, 5]), ([40, 2], [5, 5]), ([1], [VOCABULARY]), ([1, 1], [20, 20]),
+], ids=["one pass", "three", "many first", "many tokens", "many tokens together"])
+def test_more_states_or_tokens_than_pay_are_multiplied_out_into_pieces(
+    states: list[int], reads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "NUMBERS_OF_A_PIECE", 30 * WIDTH)
-    waiting, twin = (waiting_gradient(states, [5] * len(states)) for _ in range(2))
+    waiting, twin = (waiting_gradient(states, reads) for _ in range(2))
     portions = list(waiting.portions())
     assert [part.start for part, _ in portions] == [0, 30, 60, 90]
     norm, whole = waiting.norm(), torch.cat([some for _, some in portions])
     assert norm == pytest.approx(float(whole.norm()), rel=1e-12)
-    monkeypatch.setattr(module, "may_stay_in_factors", lambda states, width: True)
-    in_factors = waiting_gradient(states, [5] * len(states))
+    monkeypatch.setattr(module, "may_stay_in_factors", lambda *_: True)
+    in_factors = waiting_gradient(states, reads)
     assert torch.allclose(whole, torch.cat([some.clone() for _, some in in_factors.portions()]), rtol=1e-10)
     assert torch.equal(settled(twin), whole)
 
