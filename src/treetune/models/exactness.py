@@ -14,7 +14,8 @@ from treetune.core.stretches import rows_of_chunk
 from treetune.models.batches import Batch, batches_of, padded_batch
 from treetune.models.decoder import loss_sum
 from treetune.models.engine import Engine, core_model, fullest_engine, set_up
-from treetune.models.shard import inside, recover, whole
+from treetune.models.norm import distance, total_norm
+from treetune.models.shard import inside, recover
 from treetune.trees.build import input_ids_of, sorted_order
 
 TOLERANCE = 1e-4
@@ -123,8 +124,8 @@ def compare(
         return float("inf"), " ".join(str(error).split())[:200]
     if ours.keys() != truth.keys():
         return float("inf"), ", ".join(sorted(ours.keys() ^ truth.keys()))[:200]
-    gaps = {name: float(whole((ours[name] - truth[name]).norm())) for name in truth}
-    sizes = {name: float(whole(grad.norm())) for name, grad in truth.items()}
+    gaps = {name: distance(ours.pop(name), true) for name, true in truth.items()}
+    sizes = {name: total_norm([true]) for name, true in truth.items()}
     total = sum(gap**2 for gap in gaps.values()) ** 0.5
     layers = [name for name in gaps if any(part.isdigit() for part in name.split("."))]
     worst = max(layers or gaps, key=lambda name: gaps[name] / max(sizes[name], 1e-12))

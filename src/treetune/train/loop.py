@@ -19,6 +19,7 @@ from treetune.core.seeds import seed_of
 from treetune.core.settings import LoopSettings
 from treetune.models.decoder import LossSum, loss_sum
 from treetune.models.engine import core_model
+from treetune.models.norm import total_norm
 from treetune.models.shard import inside, is_sharded
 from treetune.train.checkpoint import (
     MANIFEST,
@@ -35,7 +36,6 @@ from treetune.train.checkpoint import (
 )
 from treetune.train.distributed import team
 from treetune.train.memory import is_out_of_memory, keep_freed_memory, memory_ceiling, with_passes
-from treetune.train.norm import total_norm
 from treetune.train.optimizers import build_optimizers, set_learning_rate, start_state
 from treetune.train.order import row_chooser
 from treetune.train.pace import Pace, pace_of

@@ -20,8 +20,8 @@ from torch import nn
 from torch.optim.adam import adam
 
 from treetune.core.stretches import may_stay_in_factors
+from treetune.models.norm import total_norm
 from treetune.models.tied import WAITS_AS, Factors, add_product, can_share_gradient
-from treetune.train.norm import total_norm
 
 NUMBERS_AT_A_TIME = 3 << 20
 """Of a gradient in factors; 12 MB in float32. Smaller portions are as fast to make and slower to step by."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from treetune.train.norm import total_norm
+from treetune.models.norm import distance, total_norm
 
 SHAPES = [(), (1,), (7,), (5, 3), (2, 3, 4)]
 
@@ -28,3 +28,12 @@ def test_ten_million_values_lose_nothing_in_float32() -> None:
     torch.manual_seed(0)
     gradient = torch.randn(10_000, 1000)
     assert total_norm([gradient]) == pytest.approx(float(gradient.double().norm()), rel=1e-6)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_distance_is_the_norm_of_the_difference(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    one, other = torch.randn(shape, dtype=torch.float64), torch.randn(shape, dtype=torch.float64)
+    expected, kept = float((one - other).norm()), other.clone()
+    assert distance(one, other) == pytest.approx(expected, rel=1e-12)
+    assert torch.equal(other, kept)

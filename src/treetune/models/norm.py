@@ -1,4 +1,4 @@
-"""The norm of a step's gradient."""
+"""Norms of gradients, and of what two of them differ by."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ def total_norm(gradients: Sequence[torch.Tensor]) -> float:
     of_each = [torch.linalg.vector_norm(each) if each.dim() else each for each in of_each]
     of_each += [each.abs() for each in gradients if not each.dim()]
     return float(torch.linalg.vector_norm(torch.stack(of_each))) if of_each else 0.0
+
+
+def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """The 2-norm of what two gradients differ by. ``one`` is overwritten: a third tensor of its size would be much."""
+    return total_norm([one.sub_(other)])
