@@ -21,7 +21,7 @@ from treetune.models.shard import inside
 from treetune.models.tree_attention import NAME
 
 KEPT_AS = "_treetune_engine"
-GELU_BY_FORMULA = ("NewGELUActivation", "FastGELUActivation", "GELUTanh")
+GELU_BY_TANH = ("NewGELUActivation", "FastGELUActivation", "GELUTanh")
 PROBE_TOKENS = 8
 
 
@@ -117,5 +117,5 @@ def _has_plain_head(core: Any) -> bool:
 def _fuse_gelu(core: Any) -> None:
     for module in core.modules():
         for name, child in module.named_children():
-            if type(child).__name__ in GELU_BY_FORMULA:
+            if type(child).__name__ in GELU_BY_TANH:
                 setattr(module, name, nn.GELU(approximate="tanh"))

@@ -19,9 +19,8 @@ def total_norm(gradients: Sequence[torch.Tensor]) -> float:
     """
     if any(isinstance(each, DTensor) or each.device.type != "cpu" for each in gradients):
         return float(whole(get_total_norm(gradients)))
-    of_each = [torch.linalg.vector_norm(each, dim=-1) for each in gradients if each.dim()]
-    of_each = [torch.linalg.vector_norm(each) if each.dim() else each for each in of_each]
-    of_each += [each.abs() for each in gradients if not each.dim()]
+    of_rows = [torch.linalg.vector_norm(each, dim=-1) if each.dim() else each.abs() for each in gradients]
+    of_each = [torch.linalg.vector_norm(each) if each.dim() else each for each in of_rows]
     return float(torch.linalg.vector_norm(torch.stack(of_each))) if of_each else 0.0
 
 

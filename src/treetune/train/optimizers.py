@@ -63,6 +63,11 @@ def start_state(optimizers: list[torch.optim.Optimizer]) -> None:
             }
 
 
+def is_fused_adam(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether one kernel takes the step of each weight, by Adam or AdamW."""
+    return isinstance(optimizer, torch.optim.Adam) and all(group["fused"] for group in optimizer.param_groups)
+
+
 class Muon(torch.optim.Optimizer):
     """Momentum, made orthogonal before it is applied; for matrices only. Works in the weights' own precision."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.distributed.tensor import DTensor
 
+from treetune.train.optimizers import is_fused_adam
 from treetune.train.waiting import WaitingGradient, step_in_portions
 
 
@@ -32,5 +33,5 @@ def update(optimizers: list[torch.optim.Optimizer], divisor: float, waiting: Wai
 
 def divides_by_itself(optimizer: torch.optim.Optimizer, gradients: list[torch.Tensor]) -> bool:
     """Whether its kernel takes a divisor, which torch made for the scaled losses of half precision."""
-    fused = isinstance(optimizer, torch.optim.Adam) and all(group["fused"] for group in optimizer.param_groups)
-    return fused and bool(gradients) and not any(isinstance(each, DTensor) for each in gradients)
+    in_parts = any(isinstance(each, DTensor) for each in gradients)
+    return bool(gradients) and is_fused_adam(optimizer) and not in_parts

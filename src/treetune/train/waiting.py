@@ -22,6 +22,7 @@ from torch.optim.adam import adam
 from treetune.core.stretches import may_stay_in_factors
 from treetune.models.norm import total_norm
 from treetune.models.tied import WAITS_AS, Factors, add_product, can_share_gradient
+from treetune.train.optimizers import is_fused_adam
 
 NUMBERS_AT_A_TIME = 3 << 20
 """Of a gradient in factors; 12 MB in float32. Smaller portions are as fast to make and slower to step by."""
@@ -154,7 +155,7 @@ def _group_of(matrix: nn.Parameter, optimizers: list[torch.optim.Optimizer]) -> 
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             if any(weight is matrix for weight in group["params"]):
-                suits = isinstance(optimizer, torch.optim.Adam) and group["fused"] and not group["amsgrad"]
+                suits = is_fused_adam(optimizer) and not group["amsgrad"]
                 return (optimizer, group) if suits and optimizer.state.get(matrix) else None
     return None
 
