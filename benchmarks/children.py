@@ -14,6 +14,7 @@ from typing import Any
 
 from machine import RESULTS
 from treetune.core.allocator import put_nothing_aside
+from treetune.core.threads import wait_asleep
 
 MARK = "RESULT "
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,7 +41,8 @@ def run_child(script: str, job: dict[str, Any], timeout: float = 3600) -> dict[s
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")])),
     }
     if str(job.get("system", "")).startswith("treetune"):
-        put_nothing_aside(environment)  # as the command does for itself
+        put_nothing_aside(environment)  # this and the next as the command does for itself
+        wait_asleep(environment)
     try:
         done = subprocess.run([sys.executable, script, "--child"], input=json.dumps(job), capture_output=True,
                               text=True, env=environment, timeout=timeout, check=False)

@@ -8,14 +8,13 @@ Letters: U states, K labels (several may stand at one state), D width, V vocabul
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from treetune.core.stretches import may_wait_in_factors, rows_of_stretch
 from treetune.models.alignment import filled_up, rows_together
+from treetune.models.product import is_amd, pays, product
 from treetune.models.tied import Factors, TiedGradient, add_product
 
 SLAB_BYTES = 2**22
@@ -96,7 +95,7 @@ def _loss_and_slopes(
         slope.index_put_((row, label), -weight, accumulate=True)
         slope = slope.to(hidden.dtype)
         if by_hidden is not None:
-            torch.mm(slope, matrix, out=by_hidden[part])
+            product(slope, matrix, by_hidden[part])
         if wanted.in_factors:
             factors.append((slope, hidden[part]))
         elif wanted.by_matrix:
@@ -148,25 +147,20 @@ def log_softmax_(logits: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-@cache
 def columns() -> int:
     """Words of the vocabulary multiplied at a time by `_logits`: few on AMD processors."""
-    try:
-        few = "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        few = False
-    return 512 if few else 4096
+    return 512 if is_amd() else 4096
 
 
 def _logits(states: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     """states (U, D), matrix (V, D) -> (U, V).
 
     On AMD processors MKL multiplies by a transposed matrix of this size at hardly more than half its speed; portions
-    that stay in the cache bring that back (82 M GPT-2, 333 states: 104 against 159 GFLOP/s). On Intel's they are worth
-    a twentieth. oneDNN's bfloat16 needs none.
+    that stay in the cache bring that back (82 M GPT-2, 333 states: 104 against 159 GFLOP/s; numpy's library, where it
+    is used, 177 without). On Intel's they are worth a twentieth. oneDNN's bfloat16 needs none.
     """
-    if states.device.type != "cpu" or states.dtype == torch.bfloat16:
-        return states @ matrix.T
+    if states.device.type != "cpu" or states.dtype == torch.bfloat16 or pays(states, matrix.T):
+        return product(states, matrix.T)
     found, size = states.new_empty(len(states), len(matrix)), columns()
     for start in range(0, len(matrix), size):
         part = slice(start, start + size)

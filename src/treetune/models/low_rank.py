@@ -16,6 +16,7 @@ from torch import nn
 from torch.autograd.function import once_differentiable
 from transformers.pytorch_utils import Conv1D
 
+from treetune.models.product import affine, product
 from treetune.models.recomputed import kept_for
 
 
@@ -36,7 +37,7 @@ class LowRank(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             flat, *own = (each.to(inner) for each in (states.flatten(0, -2), weight, down, up))
             low = flat @ own[1].T
-            out = nn.functional.linear(flat, own[0].T, None if bias is None else bias.to(inner))
+            out = affine(flat, own[0].T, None if bias is None else bias.to(inner))
             out.addmm_(low, own[2].T, alpha=scale)
         ctx.make, kept = kept_for(states if inner == states.dtype else flat, wanted=ctx.needs_input_grad[3])
         ctx.save_for_backward(low, *own, *kept)
@@ -53,7 +54,8 @@ class LowRank(torch.autograd.Function):
         by_low = (given @ up).mul_(ctx.scale)
         by_states = by_down = by_up = None
         if wanted[0]:
-            by_states = (given @ weight.T).addmm_(by_low, down).view(*slope.shape[:-1], down.shape[1]).to(kinds[0])
+            flat = product(given, weight.T).addmm_(by_low, down)
+            by_states = flat.view(*slope.shape[:-1], down.shape[1]).to(kinds[0])
         if wanted[3]:
             by_down = (by_low.T @ ctx.make(*kept).flatten(0, -2)).to(kinds[1])
         if wanted[4]:  # the narrow matrix first: with the wide one first MKL takes four times as long

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
+from treetune.models.product import affine, pays, product
 from treetune.models.recomputed import has_recipe, is_plain_pass, kept_for
 
 
@@ -25,7 +26,7 @@ class Projection(torch.autograd.Function):
         """states (..., I), weight (O, I), bias (O,) -> (..., O)."""
         ctx.make, kept = kept_for(states, wanted=ctx.needs_input_grad[1])
         ctx.save_for_backward(weight, *kept)
-        return torch.nn.functional.linear(states, weight, bias)
+        return affine(states, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -35,22 +36,24 @@ class Projection(torch.autograd.Function):
         given = slope.reshape(-1, slope.shape[-1])
         by_states = by_weight = by_bias = None
         if ctx.needs_input_grad[0]:
-            by_states = (given @ weight).view(*slope.shape[:-1], weight.shape[1])
+            by_states = product(given, weight).view(*slope.shape[:-1], weight.shape[1])
         if ctx.needs_input_grad[1]:  # laid out as the weight is, so that it need not be turned
             flat = ctx.make(*kept).reshape(-1, weight.shape[1])
             turned = weight.stride(0) == 1 and weight.stride(1) != 1
-            by_weight = (flat.T @ given).T if turned else given.T @ flat
+            by_weight = product(flat.T, given).T if turned else product(given.T, flat)
         if ctx.needs_input_grad[2]:
             by_bias = given.sum(0)
         return by_states, by_weight, by_bias
 
 
 def project(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """states (..., I), weight (O, I), bias (O,) -> (..., O), by `Projection` where the states can be made again.
+    """states (..., I), weight (O, I), bias (O,) -> (..., O), by `Projection` where the states can be made again
+    or another library multiplies faster than torch's.
 
     What is traced for another tool to read keeps torch's own product, which such tools know.
     """
-    if isinstance(weight, DTensor) or not is_plain_pass(states.device.type) or not has_recipe(states):
+    if isinstance(weight, DTensor) or not is_plain_pass(states.device.type) or not (
+            has_recipe(states) or pays(states.flatten(0, -2), weight.T)):
         return torch.nn.functional.linear(states, weight, bias)
     found: torch.Tensor = Projection.apply(states, weight, bias)  # type: ignore[no-untyped-call]
     return found

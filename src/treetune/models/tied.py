@@ -20,6 +20,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from treetune.models.product import product
+
 ROWS_AT_A_TIME = 2048
 """Rows of a gradient in half precision that are widened at a time."""
 
@@ -76,7 +78,7 @@ def add_product(
     A product of half precision is widened a few rows at a time on a processor, while they are in its cache.
     """
     if slopes.dtype == dtype:
-        return torch.mm(slopes.T, states, out=out) if total is None else total.addmm_(slopes.T, states)
+        return product(slopes.T, states, out) if total is None else total.addmm_(slopes.T, states)
     whole = total if total is not None else out
     if whole is None:
         whole = states.new_empty(slopes.shape[1], states.shape[1], dtype=dtype)

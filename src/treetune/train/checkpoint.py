@@ -29,6 +29,7 @@ from torch.distributed.tensor import DTensor
 
 from treetune.core.errors import RunError
 from treetune.core.files import disk_error, file_digest, read_json, sync_folder, value_digest, write_chunks, write_json
+from treetune.models.product import numpys
 from treetune.models.shard import is_sharded, own_rows, part_like, whole
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"
@@ -156,6 +157,7 @@ def gather_with_lead(model: torch.nn.Module, optimizers: list[torch.optim.Optimi
 def versions() -> dict[str, str]:
     """What byte-equality depends on beside the settings."""
     return {"python": platform.python_version(), "machine": platform.machine(), "torch": torch.__version__,
+            "products": "numpy" if numpys() is not None else "torch",
             **{name: metadata.version(name) for name in ("transformers", "safetensors", "numpy")}}
 
 
