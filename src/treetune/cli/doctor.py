@@ -36,7 +36,7 @@ class Finding:
 
 def run(json_output: Annotated[bool, typer.Option("--json", help="print as JSON")] = False) -> int:
     """Look at Python, packages, disk, memory and the shipped model; exit code 1 where something is wrong."""
-    checks: tuple[Callable[[], list[Finding]], ...] = (python, packages, disk, machine, base_model)
+    checks: tuple[Callable[[], list[Finding]], ...] = (python, packages, disk, machine, products, base_model)
     findings = [finding for check in checks for finding in check()]
     if json_output:
         print(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False))
@@ -89,6 +89,14 @@ def machine() -> list[Finding]:
     """Cores and memory."""
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
     return [Finding("machine", f"{platform.machine()}, {os.cpu_count()} cores, {pages / 2**30:.1f} GiB", True)]
+
+
+def products() -> list[Finding]:
+    """Which library makes large products in float32."""
+    from treetune.models.product import numpys
+
+    library = numpys()
+    return [Finding("products", "torch" if library is None else f"numpy ({library.internal_api} {library.version})", True)]
 
 
 def base_model() -> list[Finding]:

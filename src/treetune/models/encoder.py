@@ -23,6 +23,7 @@ from treetune.models.engine import core_model
 from treetune.models.family import first_position
 from treetune.models.freeze import layers_of
 from treetune.models.norm import distance, total_norm
+from treetune.models.projection import use_projections
 from treetune.models.row_attention import NAME, RowLayout, unpacked_behind
 from treetune.models.shard import inside, recover
 from treetune.trees.passes import packed_passes, passes
@@ -130,13 +131,14 @@ def packed(rows: Sequence[EncoderRow], order: Sequence[int]) -> EncoderBatch:
 def run_encoder(model: Any, batch: EncoderBatch) -> Any:
     """The model's output for the rows as padded ones, whichever way they are laid out.
 
-    The first packed pass switches the model's attention; calls of any other kind stay what they were.
+    The first packed pass switches the model's attention and linear layers; calls of any other kind stay what they were.
     """
     if batch.rows is None:
         return model(**batch.inputs())
     core = core_model(model)
     if core.config._attn_implementation != NAME:
         core.set_attn_implementation(NAME)
+        use_projections(core)
     first = first_position(core.config.model_type, core.config.pad_token_id)
     rows = batch.rows.filled_up(rows_together(next(core.parameters())))
     positions = rows.positions().to(batch.input_ids.device) + first

@@ -98,8 +98,8 @@ def test_small_and_narrow_products_are_torchs(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(products, "numpys", Library)
     assert pays(torch.empty(512, 512), torch.empty(512, 512))
     assert not pays(torch.empty(511, 512), torch.empty(512, 512))
-    assert not pays(torch.empty(63, 4096), torch.empty(4096, 4096))
-    assert not pays(torch.empty(4096, 4096), torch.empty(4096, 63))
+    assert not pays(torch.empty(127, 4096), torch.empty(4096, 4096))
+    assert not pays(torch.empty(4096, 4096), torch.empty(4096, 127))
 
 
 @pytest.mark.parametrize("missing", ["OPENBLAS_THREAD_TIMEOUT", "GOMP_SPINCOUNT"])
