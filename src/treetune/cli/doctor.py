@@ -96,7 +96,8 @@ def products() -> list[Finding]:
     from treetune.models.product import numpys
 
     library = numpys()
-    return [Finding("products", "torch" if library is None else f"numpy ({library.internal_api} {library.version})", True)]
+    found = "torch" if library is None else f"numpy ({library.internal_api} {library.version})"
+    return [Finding("products", found, True)]
 
 
 def base_model() -> list[Finding]:

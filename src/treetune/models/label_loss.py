@@ -89,6 +89,7 @@ def _loss_and_slopes(
         row, label, weight = place[mine] - part.start, labels[mine], weights[mine].to(logs.dtype)
         total -= (logs[row, label] * weight).sum()
         if not (wanted.by_hidden or wanted.by_matrix):
+            del logs
             continue
         at_state = torch.zeros(len(logs), dtype=logs.dtype, device=logs.device).index_add_(0, row, weight)
         slope = weighted_(logs.exp_(), at_state)
@@ -100,6 +101,7 @@ def _loss_and_slopes(
             factors.append((slope, hidden[part]))
         elif wanted.by_matrix:
             by_matrix = add_product(by_matrix, slope, hidden[part], wanted.by_matrix)
+        del logs, slope  # before the next stretch is made
     return total, None if by_hidden is None else by_hidden[:count], by_matrix, factors
 
 
@@ -118,12 +120,11 @@ def label_log_probs_of(
 ) -> torch.Tensor:
     """(K,) natural-log probability of each label, for evaluation."""
     hidden = filled_up(hidden, rows_together(matrix))
-    parts = [(mine, logs[place[mine] - part.start, labels[mine]]) for part, mine, logs in
-             _stretches(hidden, matrix, place)]
     result = torch.empty(len(labels), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
                          device=hidden.device)
-    for mine, values in parts:
-        result[mine] = values
+    for part, mine, logs in _stretches(hidden, matrix, place):
+        result[mine] = logs[place[mine] - part.start, labels[mine]]
+        del logs  # before the next stretch is made
     return result
 
 
@@ -137,6 +138,7 @@ def _stretches(
         logs = log_softmax_(at_least_float32(_logits(hidden[part], matrix)))
         mine = torch.nonzero((place >= start) & (place < start + size))[:, 0]
         yield part, mine, logs
+        del logs
 
 
 def log_softmax_(logits: torch.Tensor) -> torch.Tensor:

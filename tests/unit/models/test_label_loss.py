@@ -1,5 +1,7 @@
 """The loss in stretches is the loss of whole logits, in value and gradient."""
 
+import weakref
+
 import pytest
 import torch
 from torch.nn import functional
@@ -86,3 +88,24 @@ def test_logarithms_in_the_place_of_the_logits_are_torchs_own(
     found = label_loss.log_softmax_(logits)
     assert found is logits
     assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("asked", ["gradients", "loss", "log-probabilities"])
+def test_one_stretch_of_logits_stands_at_a_time(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[torch.Tensor]] = []
+    logits = label_loss._logits
+
+    def watched(states: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        assert not [each for each in made if each() is not None]
+        found = logits(states, matrix)
+        made.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(stretches, "rows_of_chunk", lambda _: 2)
+    monkeypatch.setattr(label_loss, "_logits", watched)
+    hidden, matrix, place, labels, weights = problem(torch.float32)
+    if asked == "log-probabilities":
+        label_log_probs_of(hidden, matrix, place, labels)
+    else:
+        LabelLoss.apply(hidden.requires_grad_(asked == "gradients"), matrix, place, labels, weights)
+    assert len(made) == 4
