@@ -31,27 +31,28 @@ MOST_THREADS = 4
 
 def product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
     """left (M, K), right (K, N) -> (M, N), into ``out`` where that is given. Not seen by autograd."""
-    if not pays(left, right):
-        return torch.mm(left, right, out=out)
+    return _by_numpy(left, right, out) if pays(left, right) else torch.mm(left, right, out=out)
+
+
+def affine(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """states (..., I), weight (O, I), bias (O,) -> (..., O), as torch's linear layer. Not seen by autograd."""
+    if not pays(states, weight.T):
+        return functional.linear(states, weight, bias)
+    found = _by_numpy(states.reshape(-1, states.shape[-1]), weight.T, None)
+    return (found if bias is None else found.add_(bias)).view(*states.shape[:-1], len(weight))
+
+
+def _by_numpy(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
     found = left.new_empty(left.shape[0], right.shape[1]) if out is None else out
     same_threads()
     np.dot(left.detach().numpy(), right.detach().numpy(), out=found.numpy())
     return found
 
 
-def affine(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """states (..., I), weight (O, I), bias (O,) -> (..., O), as torch's linear layer. Not seen by autograd."""
-    flat = states.reshape(-1, states.shape[-1])
-    if not pays(flat, weight.T):
-        return functional.linear(states, weight, bias)
-    found = product(flat, weight.T)
-    return (found if bias is None else found.add_(bias)).view(*states.shape[:-1], len(weight))
-
-
 def pays(left: torch.Tensor, right: torch.Tensor) -> bool:
-    """Whether numpy multiplies these two: plain float32 tensors of a processor, large enough."""
-    (rows, terms), columns = left.shape, right.shape[1]
-    large = rows * terms * columns >= LEAST_WORK and min(rows, terms, columns) >= NARROWEST
+    """Whether numpy multiplies left (..., K) by right (K, N): plain float32 tensors of a processor, large enough."""
+    (terms, columns), work = right.shape, left.numel() * right.shape[1]
+    large = work >= LEAST_WORK and min(work // (terms * columns), terms, columns) >= NARROWEST
     return large and all(map(_is_plain, (left, right))) and numpys() is not None
 
 

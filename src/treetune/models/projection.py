@@ -53,7 +53,7 @@ def project(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | Non
     What is traced for another tool to read keeps torch's own product, which such tools know.
     """
     if isinstance(weight, DTensor) or not is_plain_pass(states.device.type) or not (
-            has_recipe(states) or pays(states.flatten(0, -2), weight.T)):
+            has_recipe(states) or pays(states, weight.T)):
         return torch.nn.functional.linear(states, weight, bias)
     found: torch.Tensor = Projection.apply(states, weight, bias)  # type: ignore[no-untyped-call]
     return found

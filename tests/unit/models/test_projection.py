@@ -72,6 +72,12 @@ def test_states_without_a_recipe_are_torchs_own() -> None:
     assert "Projection" not in type(out.grad_fn).__name__
 
 
+@pytest.mark.parametrize("shape", [(6,), (0, 6), (2, 0, 6)])
+def test_one_state_or_none_is_a_layers_input_as_well(shape: tuple[int, ...]) -> None:
+    states, weight = torch.randn(shape), torch.randn(5, 6)
+    assert torch.equal(project(states, weight, None), functional.linear(states, weight))
+
+
 def test_under_autocast_torch_chooses_the_type() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert project(normed(torch.randn(40, 6)), torch.randn(5, 6), None).dtype == torch.bfloat16
