@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from treetune.core.processor import processor_text
 from treetune.core.threads import sleep_soon
 
 LEAST_WORK = 1 << 27
@@ -87,12 +87,3 @@ def _openblas() -> Any:
 def is_amd() -> bool:
     """Whether this processor is one of AMD's; False where the system does not say."""
     return "AuthenticAMD" in processor_text()
-
-
-@cache
-def processor_text() -> str:
-    """What the kernel says of the processor; ``""`` where it says nothing."""
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from treetune.core.processor import processor_text
 from treetune.plan.devices import DEVICES, Device, processor
 
 GIB = 1 << 30
@@ -103,11 +104,9 @@ def memory() -> tuple[int, int]:
 
 def processor_name() -> str:
     """As the kernel gives it."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+    for line in processor_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
 
 
