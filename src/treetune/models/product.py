@@ -27,6 +27,9 @@ NARROWEST = 128
 """Rows, columns or terms: with 64 the two are as fast."""
 MOST_THREADS = 4
 """More were not at hand to measure."""
+ROWS_AT_A_TIME = 8192
+"""Of the left matrix. The library copies them into memory of its own, which each thread keeps for good: 50,257 rows
+leave 53 MB with two threads, 8192 leave 13, at a twelfth less speed."""
 
 
 def product(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
@@ -45,7 +48,10 @@ def affine(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
 def _by_numpy(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
     found = left.new_empty(left.shape[0], right.shape[1]) if out is None else out
     same_threads()
-    np.dot(left.detach().numpy(), right.detach().numpy(), out=found.numpy())
+    rows, columns, result = left.detach().numpy(), right.detach().numpy(), found.numpy()
+    for start in range(0, len(rows), ROWS_AT_A_TIME):
+        some = slice(start, start + ROWS_AT_A_TIME)
+        np.dot(rows[some], columns, out=result[some])
     return found
 
 

@@ -35,12 +35,13 @@ class Projection(torch.autograd.Function):
         weight, *kept = ctx.saved_tensors
         given = slope.reshape(-1, slope.shape[-1])
         by_states = by_weight = by_bias = None
-        if ctx.needs_input_grad[0]:
-            by_states = product(given, weight).view(*slope.shape[:-1], weight.shape[1])
-        if ctx.needs_input_grad[1]:  # laid out as the weight is, so that it need not be turned
+        if ctx.needs_input_grad[1]:  # laid out as the weight is; what was made again for it goes before more is made
             flat = ctx.make(*kept).reshape(-1, weight.shape[1])
             turned = weight.stride(0) == 1 and weight.stride(1) != 1
             by_weight = product(flat.T, given).T if turned else product(given.T, flat)
+            del flat, kept
+        if ctx.needs_input_grad[0]:
+            by_states = product(given, weight).view(*slope.shape[:-1], weight.shape[1])
         if ctx.needs_input_grad[2]:
             by_bias = given.sum(0)
         return by_states, by_weight, by_bias

@@ -69,22 +69,35 @@ class ShortAttention(torch.autograd.Function):
     def backward(ctx: Any, slope: torch.Tensor) -> Any:
         """Gradients of query, key and value; of keys that several blocks see, the sum."""
         query, key, value, *kept = ctx.saved_tensors
-        seen, (_, heads, asking, width) = ctx.seen, query.shape
-        by_query = query.new_empty(asking, heads, width)
-        by_keys, by_values = (key.new_empty(len(seen.tokens), key.shape[1], width) for _ in range(2))
-        states = zip(_asked(query, key, seen), _gathered(key, seen), _gathered(value, seen), kept,
-                     _asked(slope, key, seen), strict=True)
-        places = zip(_blocks_of(by_query, seen.queries), _blocks_of(by_keys, seen.keys),
-                     _blocks_of(by_values, seen.keys), strict=True)
-        for (asked, keys, values, odds, given), (of_query, of_keys, of_values) in zip(states, places, strict=True):
-            by_odds = torch.bmm(given, values.transpose(1, 2))
-            by_scores = torch._softmax_backward_data(by_odds, odds, -1, odds.dtype).mul_(ctx.scale)
-            of_query.copy_(torch.bmm(by_scores, keys).view(of_query.shape))
-            of_keys.copy_(torch.bmm(by_scores.transpose(1, 2), asked))
-            of_values.copy_(torch.bmm(odds.transpose(1, 2), given))
-        by_key, by_value = (each.new_zeros(key.shape[2], *each.shape[1:]).index_add_(0, seen.tokens, each)
-                            for each in (by_keys, by_values))
+        by_query, *by_seen = _by_blocks(query, key, value, kept, slope, ctx.seen, ctx.scale)
+        by_key, by_value = (_added_up(by_seen.pop(0), ctx.seen, key.shape[2]) for _ in range(2))  # popped: gone when used
         return (*(each.transpose(0, 1)[None] for each in (by_query, by_key, by_value)), None, None, None)
+
+
+def _by_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, kept: Sequence[torch.Tensor], slope: torch.Tensor,
+    seen: Seen, scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of query (Q, H, D), and of the keys and values that each block sees (S, K, D)."""
+    _, heads, asking, width = query.shape
+    by_query = query.new_empty(asking, heads, width)
+    by_keys, by_values = (key.new_empty(len(seen.tokens), key.shape[1], width) for _ in range(2))
+    states = zip(_asked(query, key, seen), _gathered(key, seen), _gathered(value, seen), kept,
+                 _asked(slope, key, seen), strict=True)
+    places = zip(_blocks_of(by_query, seen.queries), _blocks_of(by_keys, seen.keys),
+                 _blocks_of(by_values, seen.keys), strict=True)
+    for (asked, keys, values, odds, given), (of_query, of_keys, of_values) in zip(states, places, strict=True):
+        by_odds = torch.bmm(given, values.transpose(1, 2))
+        by_scores = torch._softmax_backward_data(by_odds, odds, -1, odds.dtype).mul_(scale)
+        of_query.copy_(torch.bmm(by_scores, keys).view(of_query.shape))
+        of_keys.copy_(torch.bmm(by_scores.transpose(1, 2), asked))
+        of_values.copy_(torch.bmm(odds.transpose(1, 2), given))
+    return by_query, by_keys, by_values
+
+
+def _added_up(found: torch.Tensor, seen: Seen, num_tokens: int) -> torch.Tensor:
+    """(S, K, D) -> (T, K, D)."""
+    return found.new_zeros(num_tokens, *found.shape[1:]).index_add_(0, seen.tokens, found)
 
 
 def _asked(states: torch.Tensor, key: torch.Tensor, seen: Seen) -> list[torch.Tensor]:

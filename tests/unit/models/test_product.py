@@ -207,3 +207,12 @@ def test_a_tree_is_proved_with_it(
     assert proof.layout == "tree"
     assert proof.difference < 1e-5
     assert calls
+
+
+def test_many_rows_are_multiplied_some_at_a_time(
+    calls: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "ROWS_AT_A_TIME", 4)
+    left, right = matrices()
+    assert torch.allclose(product(left, right), torch.mm(left, right), atol=1e-6)
+    assert calls == [(4, 14, 11), (4, 14, 11), (1, 14, 11)]
