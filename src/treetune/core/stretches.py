@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 CHUNK_BYTES = 2**27
+NUMBERS_OF_A_PIECE = 1 << 20
+"""Of a gradient multiplied out; 4 MB in float32, about as much as one activation of a pass."""
 
 
 def rows_of_chunk(vocabulary: int) -> int:
@@ -30,3 +32,15 @@ def may_stay_in_factors(states: int, width: int, tokens: int, vocabulary: int) -
     each that the product would.
     """
     return 4 * states <= width and 4 * tokens <= vocabulary
+
+
+def words_of_piece(width: int) -> int:
+    """Words of the gradient of an output matrix that are one tensor where it is multiplied out."""
+    return max(1, NUMBERS_OF_A_PIECE // width)
+
+
+def words_of_portion(states: int, width: int, vocabulary: int) -> int:
+    """Words whose slopes, which are to stand in factors, are one tensor: all, where few states are labelled; else as
+    many as of the gradient, so that they go, portion by portion, as it is made of them.
+    """
+    return vocabulary if 4 * states <= width else min(vocabulary, words_of_piece(width))

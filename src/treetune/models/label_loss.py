@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from treetune.core.stretches import may_wait_in_factors, rows_of_stretch
+from treetune.core.stretches import may_wait_in_factors, rows_of_stretch, words_of_portion
 from treetune.models.alignment import filled_up, rows_together
 from treetune.models.product import is_amd, pays, product
 from treetune.models.tied import Factors, TiedGradient, add_product
@@ -46,23 +46,23 @@ class LabelLoss(torch.autograd.Function):
         wanted = Wanted(of_hidden, matrix.dtype if of_matrix else None, in_factors=(
             slot is not None and of_matrix and may_wait_in_factors(len(hidden), width, vocabulary)))
         with torch.autocast(device, enabled=False):
-            total, by_hidden, by_matrix, factors = _loss_and_slopes(
+            total, by_hidden, by_matrix, (slopes, states, words) = _loss_and_slopes(
                 hidden.to(inner), matrix.to(inner), place, labels, weights, wanted)
         ctx.save_for_backward(None if by_hidden is None else by_hidden.to(hidden.dtype), by_matrix,
-                              *(each for pair in factors for each in pair))
-        ctx.slot = slot
+                              states if slopes else None, *slopes.values())
+        ctx.slot, ctx.firsts, ctx.words = slot, list(slopes), words
         return total
 
     @staticmethod
     def backward(ctx: Any, scale: torch.Tensor) -> Any:
         """The gradients kept from the forward pass, times the scalar that comes from behind."""
-        by_hidden, by_matrix, *factors = ctx.saved_tensors
-        slopes, states = factors[::2], factors[1::2]
+        by_hidden, by_matrix, states, *slopes = ctx.saved_tensors
         if float(scale) != 1.0:
-            by_hidden, by_matrix, *states = (None if each is None else each * scale.to(each.dtype)
-                                             for each in (by_hidden, by_matrix, *states))
+            by_hidden, by_matrix, states = (None if each is None else each * scale.to(each.dtype)
+                                            for each in (by_hidden, by_matrix, states))
         if ctx.slot is not None:
-            ctx.slot.leave(by_matrix, list(zip(slopes, states, strict=True)))
+            parts = dict(zip(ctx.firsts, slopes, strict=True))
+            ctx.slot.leave(by_matrix, Factors(parts, states, ctx.words) if parts else None)
             by_matrix = None
         return by_hidden, by_matrix, None, None, None, None
 
@@ -78,31 +78,57 @@ class Wanted(NamedTuple):
 def _loss_and_slopes(
     hidden: torch.Tensor, matrix: torch.Tensor, place: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor,
     wanted: Wanted,
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, list[Factors]]:
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, Factors]:
     """(loss, its gradient by the states, its gradient by the matrix, the factors of the latter)."""
     count, hidden = len(hidden), filled_up(hidden, rows_together(matrix))
-    by_hidden, factors = torch.empty_like(hidden) if wanted.by_hidden else None, list[Factors]()
-    by_matrix = torch.zeros_like(matrix, dtype=wanted.by_matrix) if wanted.by_matrix and not len(hidden) else None
+    size = words_of_portion(len(hidden), hidden.shape[1], len(matrix)) if wanted.in_factors else max(1, len(matrix))
+    by_hidden, factors = torch.zeros_like(hidden) if wanted.by_hidden else None, Factors({}, hidden, size)
+    by_matrix = None
+    if wanted.by_matrix and not wanted.in_factors:
+        make = torch.empty_like if len(hidden) else torch.zeros_like
+        by_matrix = make(matrix, dtype=wanted.by_matrix)
     total = torch.zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
                         device=hidden.device)
-    for part, mine, logs in _stretches(hidden, matrix, place):
-        row, label, weight = place[mine] - part.start, labels[mine], weights[mine].to(logs.dtype)
-        total -= (logs[row, label] * weight).sum()
-        if not (wanted.by_hidden or wanted.by_matrix):
-            del logs
-            continue
-        at_state = torch.zeros(len(logs), dtype=logs.dtype, device=logs.device).index_add_(0, row, weight)
-        slope = weighted_(logs.exp_(), at_state)
-        slope.index_put_((row, label), -weight, accumulate=True)
-        slope = slope.to(hidden.dtype)
-        if by_hidden is not None:
-            product(slope, matrix, by_hidden[part])
-        if wanted.in_factors:
-            factors.append((slope, hidden[part]))
-        elif wanted.by_matrix:
-            by_matrix = add_product(by_matrix, slope, hidden[part], wanted.by_matrix)
-        del logs, slope  # before the next stretch is made
+    for part in _stretches(len(hidden), len(matrix), whole=wanted.in_factors):
+        at_state: torch.Tensor | None = None
+        for words, logs in _logs(hidden[part], matrix, size):
+            mine = _standing_at(place, part, labels, words)
+            row, label, weight = place[mine] - part.start, labels[mine] - words.start, weights[mine].to(logs.dtype)
+            total -= (logs[row, label] * weight).sum()
+            if not (wanted.by_hidden or wanted.by_matrix):
+                del logs
+                continue
+            if at_state is None:
+                at_state = _weight_of_states(place, part, weights.to(logs.dtype))
+            slope = weighted_(logs.exp_(), at_state)
+            slope.index_put_((row, label), -weight, accumulate=True)
+            slope = slope.to(hidden.dtype)
+            if by_hidden is not None:
+                by_hidden[part] += product(slope, matrix[words])
+            if wanted.in_factors:
+                factors.slopes[words.start] = slope
+            elif by_matrix is not None and wanted.by_matrix:
+                add_product(by_matrix[words] if part.start else None, slope, hidden[part], wanted.by_matrix,
+                            by_matrix[words])
+            del logs, slope  # before the next is made
     return total, None if by_hidden is None else by_hidden[:count], by_matrix, factors
+
+
+def _weight_of_states(place: torch.Tensor, part: slice, weights: torch.Tensor) -> torch.Tensor:
+    """(states of the stretch,) the weight of all labels at each."""
+    mine = _standing_at(place, part)
+    found = torch.zeros(part.stop - part.start, dtype=weights.dtype, device=weights.device)
+    return found.index_add_(0, place[mine] - part.start, weights[mine])
+
+
+def _standing_at(
+    place: torch.Tensor, part: slice, labels: torch.Tensor | None = None, words: slice | None = None
+) -> torch.Tensor:
+    """Which labels stand at the states of a stretch, and are among the words where these are given."""
+    found = (place >= part.start) & (place < part.stop)
+    if labels is not None and words is not None:
+        found &= (labels >= words.start) & (labels < words.stop)
+    return torch.nonzero(found)[:, 0]
 
 
 def weighted_(slope: torch.Tensor, at_state: torch.Tensor) -> torch.Tensor:
@@ -122,23 +148,41 @@ def label_log_probs_of(
     hidden = filled_up(hidden, rows_together(matrix))
     result = torch.empty(len(labels), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
                          device=hidden.device)
-    for part, mine, logs in _stretches(hidden, matrix, place):
-        result[mine] = logs[place[mine] - part.start, labels[mine]]
-        del logs  # before the next stretch is made
+    for part in _stretches(len(hidden), len(matrix)):
+        for _, logs in _logs(hidden[part], matrix, len(matrix)):
+            mine = _standing_at(place, part)
+            result[mine] = logs[place[mine] - part.start, labels[mine]]
+            del logs  # before the next stretch is made
     return result
 
 
-def _stretches(
-    hidden: torch.Tensor, matrix: torch.Tensor, place: torch.Tensor
-) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-    """(states, which labels stand at them, (states, V) natural-log probabilities) stretch by stretch."""
-    size = rows_of_stretch(len(hidden), len(matrix))
-    for start in range(0, len(hidden), size):
-        part = slice(start, start + size)
-        logs = log_softmax_(at_least_float32(_logits(hidden[part], matrix)))
-        mine = torch.nonzero((place >= start) & (place < start + size))[:, 0]
-        yield part, mine, logs
-        del logs
+def _stretches(states: int, vocabulary: int, whole: bool = False) -> Iterator[slice]:
+    """The states whose logits are made at a time; all of them where their slopes are to stand in any case."""
+    size = max(1, states) if whole else rows_of_stretch(states, vocabulary)
+    for start in range(0, states, size):
+        yield slice(start, min(start + size, states))
+
+
+def _logs(hidden: torch.Tensor, matrix: torch.Tensor, size: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """(words, (U, their number) natural-log probabilities), ``size`` words at a time: portions find room where one
+    tensor of all words would not.
+
+    Each is made a distribution of its own first, while it is in the processor's cache; what is missing is the logarithm
+    of its share of the sum over all words.
+    """
+    portions = [slice(start, min(start + size, len(matrix))) for start in range(0, len(matrix), size)]
+    if len(portions) == 1:
+        yield slice(0, len(matrix)), log_softmax_(at_least_float32(_logits(hidden, matrix)))
+        return
+    logs, sums = [], []
+    for words in portions:
+        logits = at_least_float32(_logits(hidden, matrix[words]))
+        largest = logits.amax(1)
+        logs.append(log_softmax_(logits))
+        sums.append(largest - logits.amax(1))
+    share = torch.log_softmax(torch.stack(sums, 1), 1)
+    for number, words in enumerate(portions):
+        yield words, logs.pop(0).add_(share[:, number, None])
 
 
 def log_softmax_(logits: torch.Tensor) -> torch.Tensor:

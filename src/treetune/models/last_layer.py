@@ -82,7 +82,7 @@ def labelled_attention(
         return folded(weight, joint.bias, asking, states, heads, tree, window=window, scale=scale)
     query, both = outputs_of(joint, asking, slice(0, width)), outputs_of(joint, states[0], slice(width, None))
     query, key, value = (each.reshape(len(each), heads, -1).transpose(0, 1)[None]
-                         for each in (query, both[:, :width], both[:, width:]))
+                         for each in (query, *both.chunk(2, dim=1)))
     return attend(query, key, value, tree, window=window, scale=scale, labels_only=True, dropout=dropout)
 
 

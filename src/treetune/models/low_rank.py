@@ -57,7 +57,7 @@ class LowRank(torch.autograd.Function):
             flat = product(given, weight.T).addmm_(by_low, down)
             by_states = flat.view(*slope.shape[:-1], down.shape[1]).to(kinds[0])
         if wanted[3]:
-            by_down = (by_low.T @ ctx.make(*kept).flatten(0, -2)).to(kinds[1])
+            by_down = (by_low.T @ ctx.make(*kept).reshape(-1, down.shape[1])).to(kinds[1])
         if wanted[4]:  # the narrow matrix first: with the wide one first MKL takes four times as long
             by_up = (low.T @ given).mul_(ctx.scale).T.contiguous().to(kinds[2])
         return by_states, None, None, by_down, by_up, None

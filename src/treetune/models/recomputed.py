@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 RECIPE = "_treetune_recipe"
+BEFORE = "_treetune_before"
 ROOT_MEAN_SQUARE = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 GATED = ("LlamaMLP", "MistralMLP", "Qwen2MLP", "Qwen3MLP")
 GELU = ("GELUActivation",)
@@ -31,7 +32,7 @@ SIGMOID_LINEAR = ("SiLU", "SiLUActivation")
 
 
 class Recipe(NamedTuple):
-    """How a tensor was made: ``make(*of)`` is the tensor, bit for bit."""
+    """How a tensor was made: ``make(*of)`` has its numbers, bit for bit, maybe in another shape."""
 
     make: Callable[..., torch.Tensor]
     of: tuple[torch.Tensor, ...]
@@ -41,23 +42,41 @@ def kept_for(states: torch.Tensor, *, wanted: bool) -> Recipe:
     """What a layer keeps that may need ``states`` again: their recipe, the states themselves, or nothing."""
     if not wanted:
         return Recipe(_itself, ())
-    found: Recipe = getattr(states, RECIPE)[0] if has_recipe(states) else Recipe(_itself, (states,))
+    found: Recipe = getattr(_holder(states), RECIPE)[0] if has_recipe(states) else Recipe(_itself, (states,))
     return found
 
 
 def has_recipe(states: torch.Tensor) -> bool:
-    """Whether the tensor can be made again: it was made by one of ours, and nothing was written into it since."""
-    return hasattr(states, RECIPE) and getattr(states, RECIPE)[1] == states._version
+    """Whether the tensor's numbers can be made again, in their order: they, or what they are only seen in another shape
+    of, were made by one of ours, and nothing was written into them since.
+    """
+    holder = _holder(states)
+    return hasattr(holder, RECIPE) and getattr(holder, RECIPE)[1] == states._version
+
+
+def _holder(states: torch.Tensor) -> torch.Tensor:
+    whole = states._base
+    if hasattr(states, RECIPE) or whole is None or not (states.is_contiguous() and whole.is_contiguous()):
+        return states
+    return whole if states.numel() == whole.numel() else states
 
 
 def _itself(states: torch.Tensor) -> torch.Tensor:
     return states
 
 
-def _noted(states: torch.Tensor, make: Callable[..., torch.Tensor], *of: torch.Tensor) -> torch.Tensor:
+def noted(states: torch.Tensor, make: Callable[..., torch.Tensor], *of: torch.Tensor) -> torch.Tensor:
     """``states`` with its recipe; the ingredients without the graph they hang in."""
     setattr(states, RECIPE, (Recipe(make, tuple(each.detach() for each in of)), states._version))
     return states
+
+
+def before_gelu(states: torch.Tensor) -> torch.Tensor | None:
+    """x, in its graph, where ``states`` is GELU(x) by `TanhGelu` and nothing was written into either since."""
+    if not (hasattr(states, BEFORE) and has_recipe(states)):
+        return None
+    found, version = getattr(states, BEFORE)
+    return found if found._version == version else None
 
 
 def recompute(core: nn.Module) -> None:
@@ -100,7 +119,7 @@ def _where_it_pays(ours: Callable[..., torch.Tensor]) -> Callable[..., Any]:
 
 def _layer_norm(self: nn.LayerNorm, states: torch.Tensor) -> torch.Tensor:
     make = partial(_normed, self.normalized_shape, self.eps)
-    return _noted(make(states, self.weight, self.bias), make, states, self.weight, self.bias)
+    return noted(make(states, self.weight, self.bias), make, states, self.weight, self.bias)
 
 
 def _normed(
@@ -111,9 +130,10 @@ def _normed(
 
 def _gelu(self: nn.Module, states: torch.Tensor) -> torch.Tensor:
     if getattr(self, "approximate", "none") == "none":
-        return _noted(functional.gelu(states), functional.gelu, states)
+        return noted(functional.gelu(states), functional.gelu, states)
     found: torch.Tensor = TanhGelu.apply(states)  # type: ignore[no-untyped-call]
-    return _noted(found, tanh_gelu, states)
+    setattr(found, BEFORE, (states, states._version))
+    return noted(found, tanh_gelu, states)
 
 
 class TanhGelu(torch.autograd.Function):
@@ -182,7 +202,7 @@ def _root_mean_square(self: Any, states: torch.Tensor) -> torch.Tensor:
         return found
     normed, scale = RootMeanSquare.apply(  # type: ignore[no-untyped-call]
         states, self.weight, self.variance_epsilon)
-    return _noted(normed, scaled, states, self.weight, scale)
+    return noted(normed, scaled, states, self.weight, scale)
 
 
 class Gated(torch.autograd.Function):
@@ -210,5 +230,5 @@ def gated(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
 def _gated_layer(self: Any, states: torch.Tensor) -> torch.Tensor:
     gate, up = self.gate_proj(states), self.up_proj(states)
     opened: torch.Tensor = Gated.apply(gate, up)  # type: ignore[no-untyped-call]
-    found: torch.Tensor = self.down_proj(_noted(opened, gated, gate, up))
+    found: torch.Tensor = self.down_proj(noted(opened, gated, gate, up))
     return found

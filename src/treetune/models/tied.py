@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from types import MethodType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -25,8 +25,30 @@ from treetune.models.product import product
 ROWS_AT_A_TIME = 2048
 """Rows of a gradient in half precision that are widened at a time."""
 
-Factors = tuple[torch.Tensor, torch.Tensor]
-"""Slopes (U, V) of the logits and the states (U, D) they came from: the gradient of the matrix is slopesᵀ states."""
+
+class Factors(NamedTuple):
+    """Of the gradient of the matrix, which is slopesᵀ states.
+
+    Attributes:
+        slopes: (U, V) of the logits, in portions of ``words`` words by the first of them. states: (U, D).
+    """
+
+    slopes: dict[int, torch.Tensor]
+    states: torch.Tensor
+    words: int
+
+    def of_words(self, some: slice) -> torch.Tensor:
+        """(U, some words) of one portion."""
+        first = some.start // self.words * self.words
+        return self.slopes[first][:, some.start - first : some.stop - first]
+
+    def let_go(self, some: slice) -> None:
+        """Free the portion that ends with these words, if one does."""
+        first = some.start // self.words * self.words
+        if some.stop - first == self.slopes[first].shape[1]:
+            del self.slopes[first]
+
+
 WAITS_AS = "_treetune_waiting"
 """Attribute of an embedding whose gradient may wait for the optimizer."""
 
@@ -34,7 +56,7 @@ WAITS_AS = "_treetune_waiting"
 class Keeper(Protocol):
     """Where a pass's part of the gradient waits for the optimizer."""
 
-    def add(self, factors: list[Factors], ids: torch.Tensor, rows: torch.Tensor) -> None: ...
+    def add(self, factors: Factors, ids: torch.Tensor, rows: torch.Tensor) -> None: ...
 
 
 class TiedGradient:
@@ -46,27 +68,35 @@ class TiedGradient:
     def __init__(self, keeper: Keeper | None = None) -> None:
         self._keeper = keeper
         self._whole: torch.Tensor | None = None
-        self._factors: list[Factors] = []
+        self._factors: Factors | None = None
 
-    def leave(self, whole: torch.Tensor | None, factors: list[Factors]) -> None:
+    def leave(self, whole: torch.Tensor | None, factors: Factors | None) -> None:
         """The part (V, D), or what it is the product of."""
         self._whole, self._factors = whole, factors
 
     def kept(self, ids: torch.Tensor, rows: torch.Tensor) -> bool:
         """Whether the part, with the rows (..., D) of the words ``ids``, now waits beyond the pass."""
-        if self._keeper is None or self._whole is not None or not self._factors:
+        if self._keeper is None or self._whole is not None or self._factors is None:
             return False
         self._keeper.add(self._factors, ids, rows)
-        self._factors = []
+        self._factors = None
         return True
 
     def take(self, dtype: torch.dtype) -> torch.Tensor | None:
         """The part (V, D), once; None where none was left."""
         found, factors = self._whole, self._factors
-        self._whole, self._factors = None, []
-        for slopes, states in factors:
-            found = add_product(found, slopes, states, dtype)
-        return found
+        self._whole, self._factors = None, None
+        return found if factors is None else multiplied_out(factors, dtype)
+
+
+def multiplied_out(factors: Factors, dtype: torch.dtype) -> torch.Tensor:
+    """(V, D); slopes in portions go as they are used."""
+    slopes, states, _ = factors
+    whole = states.new_empty(sum(each.shape[1] for each in slopes.values()), states.shape[1], dtype=dtype)
+    for first in list(slopes):
+        some = slopes.pop(first)
+        add_product(None, some, states, dtype, whole[first : first + some.shape[1]])
+    return whole
 
 
 def add_product(

@@ -22,7 +22,7 @@ from treetune.core.records import IntArray, TokenTree
 from treetune.models.continuation import Continuation
 from treetune.models.flex import flex_attend, tree_block_mask
 from treetune.models.sdpa import attention, widened
-from treetune.models.short_attention import Seen, ShortAttention, seen_of
+from treetune.models.short_attention import Seen, seen_of, short_attention
 from treetune.trees.blocks import Block, are_short, sized_blocks
 
 NAME = "treetune_tree"
@@ -133,8 +133,7 @@ def attend(
     blocks, masks = layout.blocks(window, labels_only), layout.masks(window, labels_only, groups, query)
     if query.device.type == "cpu" and not dropout and are_short(blocks):
         own, seen = width**-0.5 if scale is None else scale, layout.seen(window, labels_only)
-        found: torch.Tensor = ShortAttention.apply(query, key, value, seen, masks, own)  # type: ignore[no-untyped-call]
-        return found.to(narrow)
+        return short_attention(query, key, value, seen, masks, own).to(narrow)
     ranges = [block.ranges for block in blocks]
     keys, values = seen_by_blocks(key, ranges), seen_by_blocks(value, ranges)
     parts = []

@@ -19,15 +19,13 @@ import torch
 from torch import nn
 from torch.optim.adam import adam
 
-from treetune.core.stretches import may_stay_in_factors
+from treetune.core.stretches import may_stay_in_factors, words_of_piece
 from treetune.models.norm import total_norm
 from treetune.models.tied import WAITS_AS, Factors, add_product, can_share_gradient
 from treetune.train.optimizers import is_fused_adam
 
 NUMBERS_AT_A_TIME = 3 << 20
 """Of a gradient in factors; 12 MB in float32. Smaller portions are as fast to make and slower to step by."""
-NUMBERS_OF_A_PIECE = 1 << 20
-"""Of a gradient multiplied out; 4 MB in float32, about as much as one activation of a pass."""
 
 
 class WaitingGradient:
@@ -46,11 +44,11 @@ class WaitingGradient:
     def __bool__(self) -> bool:
         return bool(self._factors or self._pieces)
 
-    def add(self, factors: list[Factors], ids: torch.Tensor, rows: torch.Tensor) -> None:
+    def add(self, factors: Factors, ids: torch.Tensor, rows: torch.Tensor) -> None:
         """Add a pass's part; multiply out where all factors together would be no less work."""
-        self._factors += [(slopes, states.detach()) for slopes, states in factors]  # out of the graph they hang in
+        self._factors.append(factors._replace(states=factors.states.detach()))  # out of the graph they hang in
         self._rows.append((ids.flatten(), rows.flatten(0, -2)))
-        states, tokens = sum(len(states) for _, states in self._factors), sum(len(ids) for ids, _ in self._rows)
+        states, tokens = sum(len(each.states) for each in self._factors), sum(len(ids) for ids, _ in self._rows)
         vocabulary, width = self.matrix.shape
         if self._pieces or not may_stay_in_factors(states, width, tokens, vocabulary):
             self._multiply_out()
@@ -58,10 +56,12 @@ class WaitingGradient:
     def _multiply_out(self) -> None:
         words, rows = self._merged_rows()
         standing: dict[int, torch.Tensor] = {part.start: piece for part, piece in self._pieces}
-        self._pieces = [
-            (part, self._with_rows(self._product(part, standing.get(part.start)), part, words, rows))
-            for part in _portions(self.matrix, NUMBERS_OF_A_PIECE)
-        ]
+        self._pieces = []
+        for part in _portions(self.matrix, words_of_piece(self.matrix.shape[1])):
+            found = self._product(part, standing.pop(part.start, None))
+            self._pieces.append((part, self._with_rows(found, part, words, rows)))
+            for factors in self._factors:
+                factors.let_go(part)
         self._factors, self._rows = [], []
 
     def settle(self) -> None:
@@ -78,9 +78,9 @@ class WaitingGradient:
         if self._pieces:
             return total_norm([piece for _, piece in self._pieces])
         words, rows = self._merged_rows()
-        states, rows = torch.cat([states for _, states in self._factors]).double(), rows.double()
+        states, rows = torch.cat([each.states for each in self._factors]).double(), rows.double()
         by_slopes = states.new_zeros(len(states), len(states))
-        for part in _portions(self.matrix, NUMBERS_AT_A_TIME):
+        for part in _portions(self.matrix, _words_at_a_time(self.matrix.shape[1])):
             some = self._slopes(part).double()
             by_slopes.addmm_(some, some.T)
         square = (by_slopes * (states @ states.T)).sum() + rows.square().sum()
@@ -89,7 +89,7 @@ class WaitingGradient:
 
     def _slopes(self, words: slice | torch.Tensor) -> torch.Tensor:
         """(U, some words)."""
-        found = [slopes[:, words] for slopes, _ in self._factors]
+        found = [each.slopes[0][:, words] for each in self._factors]
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def portions(self) -> Iterator[tuple[slice, torch.Tensor]]:
@@ -99,15 +99,15 @@ class WaitingGradient:
             return
         words, rows = self._merged_rows()
         memory: torch.Tensor | None = None
-        for part in _portions(self.matrix, NUMBERS_AT_A_TIME):
+        for part in _portions(self.matrix, _words_at_a_time(self.matrix.shape[1])):
             memory = torch.empty_like(self.matrix[part]) if memory is None else memory
             found = self._product(part, None, memory[: part.stop - part.start])
             yield part, self._with_rows(found, part, words, rows)
 
     def _product(self, part: slice, total: torch.Tensor | None, out: torch.Tensor | None = None) -> torch.Tensor:
         """total + slopesᵀ states of some words; into ``out`` where there is no total."""
-        for slopes, states in self._factors:
-            total = add_product(total, slopes[:, part], states, self.matrix.dtype, out)
+        for factors in self._factors:
+            total = add_product(total, factors.of_words(part), factors.states, self.matrix.dtype, out)
         assert total is not None, "a pass leaves factors"
         return total
 
@@ -124,10 +124,12 @@ class WaitingGradient:
         return words, rows.new_zeros(len(words), rows.shape[1]).index_add_(0, place, rows)
 
 
-def _portions(matrix: torch.Tensor, numbers: int) -> list[slice]:
-    words, width = matrix.shape
-    size = max(1, numbers // width)
-    return [slice(start, min(start + size, words)) for start in range(0, words, size)]
+def _portions(matrix: torch.Tensor, words: int) -> list[slice]:
+    return [slice(start, min(start + words, len(matrix))) for start in range(0, len(matrix), words)]
+
+
+def _words_at_a_time(width: int) -> int:
+    return max(1, NUMBERS_AT_A_TIME // width)
 
 
 @contextlib.contextmanager

@@ -4,11 +4,14 @@ import weakref
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from treetune.core import stretches
 from treetune.models import label_loss
 from treetune.models.label_loss import LabelLoss, label_log_probs_of
+from treetune.models.tied import Factors, TiedGradient, multiplied_out
 
 
 @pytest.fixture(params=[2, 64], ids=["several stretches", "one stretch"])
@@ -38,6 +41,50 @@ def test_value_and_gradients_are_those_of_whole_logits(scale: float) -> None:
     assert ours.item() == pytest.approx(whole.item(), rel=1e-12)
     for mine, theirs in zip(*inputs, strict=True):
         assert torch.allclose(mine.grad, theirs.grad, rtol=1e-10, atol=1e-12)
+
+
+class Slot(TiedGradient):
+    """Keeps what is left."""
+
+    factors: Factors | None = None
+
+    def leave(self, whole: torch.Tensor | None, factors: Factors | None) -> None:
+        assert whole is None
+        self.factors = factors
+
+
+@given(st.integers(1, 8), st.integers(1, 13), st.sampled_from([1.0, 0.25]))
+@settings(deadline=None, max_examples=40)
+def test_slopes_in_portions_are_those_of_whole_logits(states: int, words: int, scale: float) -> None:
+    torch.manual_seed(states)
+    hidden, matrix = 30 * torch.randn(states, 5, dtype=torch.float64), torch.randn(11, 5, dtype=torch.float64)
+    place = torch.randint(0, states, (9,))
+    labels, weights = torch.randint(0, 11, (9,)), torch.rand(9, dtype=torch.float64)
+    inputs = [(hidden.clone().requires_grad_(), matrix.clone().requires_grad_()) for _ in range(2)]
+    slot = Slot()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label_loss, "words_of_portion", lambda *_: words)
+        ours = LabelLoss.apply(*inputs[0], place, labels, weights, slot)
+    (ours * scale).backward()
+    logits = (inputs[1][0] @ inputs[1][1].T)[place]
+    whole = (functional.cross_entropy(logits, labels, reduction="none") * weights).sum()
+    (whole * scale).backward()
+    assert ours.item() == pytest.approx(whole.item(), rel=1e-12)
+    assert torch.allclose(inputs[0][0].grad, inputs[1][0].grad, rtol=1e-9, atol=1e-12)
+    assert slot.factors is not None
+    assert list(slot.factors.slopes) == list(range(0, 11, words))
+    parts = [slot.factors.of_words(slice(first, min(first + 1, 11))) for first in range(11)]
+    by_hand = torch.cat(parts, 1).T @ slot.factors.states
+    assert torch.allclose(by_hand, inputs[1][1].grad, rtol=1e-9, atol=1e-12)
+    with torch.no_grad():  # as in a backward pass
+        assert torch.allclose(multiplied_out(slot.factors, torch.float64), inputs[1][1].grad, rtol=1e-9, atol=1e-12)
+    assert not slot.factors.slopes  # gone as they were used
+
+
+def test_a_sum_over_portions_is_exact_where_a_portion_is_far_below_the_others() -> None:
+    logits = torch.tensor([[5000.0, 5001.0, -5000.0, -4999.0, 0.0]])
+    found = torch.cat([logs for _, logs in label_loss._logs(torch.eye(1), logits.T.contiguous(), 2)], 1)
+    assert torch.allclose(found, torch.log_softmax(logits, 1), rtol=1e-6)
 
 
 @pytest.mark.usefixtures("small_chunks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -34,17 +35,17 @@ class Library:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """numpy multiplies whatever it can, on any processor; gives the shapes of its products."""
     shapes: list[tuple[int, ...]] = []
-    dot = np.dot
+    matmul = np.matmul
 
     def counted(left: Any, right: Any, out: Any) -> Any:
         shapes.append((*left.shape, right.shape[1]))
-        return dot(left, right, out=out)
+        return matmul(left, right, out=out)
 
     library = Library()
     monkeypatch.setattr(products, "LEAST_WORK", 1)
     monkeypatch.setattr(products, "NARROWEST", 1)
     monkeypatch.setattr(products, "numpys", lambda: library)
-    monkeypatch.setattr(products.np, "dot", counted)
+    monkeypatch.setattr(products.np, "matmul", counted)
     return shapes
 
 
@@ -216,3 +217,26 @@ def test_many_rows_are_multiplied_some_at_a_time(
     left, right = matrices()
     assert torch.allclose(product(left, right), torch.mm(left, right), atol=1e-6)
     assert calls == [(4, 14, 11), (4, 14, 11), (1, 14, 11)]
+
+
+def test_numbers_that_are_none_are_passed_on_in_silence(calls: list[tuple[int, ...]]) -> None:
+    left, right = matrices()
+    left[2, 3] = float("inf")
+    right[3] = 0.0
+    found = product(left, right)
+    assert calls
+    assert torch.isnan(found[2]).all()
+    assert torch.isfinite(found[3:]).all()
+
+
+def test_a_part_of_a_matrix_is_multiplied_where_it_stands(calls: list[tuple[int, ...]]) -> None:
+    left, right = torch.randn(300, 400), torch.randn(400, 600)
+    tracemalloc.start()
+    try:
+        product(left[:, 100:200], right[100:200, 300:], out=torch.empty(300, 300))
+        product(left[:, 100:200].T, right[:300, 300:], out=torch.empty(100, 300))
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(calls) == 2
+    assert most < 4 * 100 * 300  # the smallest of the matrices

@@ -117,3 +117,59 @@ def test_both_kinds_of_layer_give_what_they_gave_and_are_switched_once() -> None
     kept = model.plain.forward
     use_projections(model)
     assert model.plain.forward is kept
+
+
+class TestGelu:
+    """A layer behind a GELU, whose gradient is written in the place of the GELU's."""
+
+    @pytest.mark.parametrize("turned", [False, True], ids=["rows of outputs", "as GPT-2 keeps it"])
+    def test_value_and_gradients_are_torchs(self, turned: bool) -> None:
+        torch.manual_seed(0)
+        states = torch.randn(2, 30, 24, dtype=torch.float64, requires_grad=True)
+        kept = torch.randn((24, 8) if turned else (8, 24), dtype=torch.float64, requires_grad=True)
+        bias, weight = torch.randn(8, dtype=torch.float64, requires_grad=True), kept.T if turned else kept
+        ours = project(activated(states), weight, bias)
+        plain = functional.linear(functional.gelu(states, approximate="tanh"), weight, bias)
+        assert "ProjectionOfGelu" in type(ours.grad_fn).__name__
+        assert torch.allclose(ours, plain, rtol=1e-12, atol=1e-12)
+        inputs = [states, kept, bias]
+        for found, true in zip(gradients(ours, inputs), gradients(plain, inputs), strict=True):
+            assert torch.allclose(found, true, rtol=1e-9, atol=1e-12)
+
+    @pytest.mark.parametrize("trained", ["states", "weight"])
+    def test_what_needs_no_gradient_gets_none(self, trained: str) -> None:
+        states = torch.randn(40, 6, requires_grad=trained == "states")
+        weight = torch.randn(5, 6, requires_grad=trained == "weight")
+        project(activated(states), weight, None).sum().backward()
+        assert (states.grad is None) == (trained == "weight")
+        assert (weight.grad is None) == (trained == "states")
+
+    def test_a_second_use_of_the_output_and_a_second_walk_back_find_what_the_first_found(self) -> None:
+        torch.manual_seed(0)
+        states, weight = torch.randn(40, 6, requires_grad=True), torch.randn(5, 6, requires_grad=True)
+        found = activated(states)
+        out = project(found, weight, None).sum() + found.square().sum()
+        first = torch.autograd.grad(out, [states, weight], retain_graph=True)
+        plain = functional.gelu(states, approximate="tanh")
+        true = torch.autograd.grad(functional.linear(plain, weight).sum() + plain.square().sum(), [states, weight])
+        for one, again, other in zip(first, torch.autograd.grad(out, [states, weight]), true, strict=True):
+            assert torch.equal(one, again)
+            assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("changed", ["input", "output"])
+    def test_what_was_written_into_is_an_ordinary_input(self, changed: str) -> None:
+        states = torch.randn(40, 6)
+        found = activated(states)
+        (states if changed == "input" else found).add_(1.0)
+        weight = torch.randn(5, 6, requires_grad=True)
+        out = project(found, weight, None)
+        assert "ProjectionOfGelu" not in type(out.grad_fn).__name__
+        assert torch.allclose(out, functional.linear(found, weight))
+
+
+def activated(states: torch.Tensor) -> torch.Tensor:
+    """A GELU that can be made again."""
+    layer = nn.GELU(approximate="tanh")
+    recompute(layer)
+    found: torch.Tensor = layer(states)
+    return found

@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from treetune.core.records import TokenizedExample
+from treetune.models import short_attention as module
 from treetune.models import tree_attention
-from treetune.models.short_attention import ShortAttention
+from treetune.models.projection import project
+from treetune.models.recomputed import has_recipe, kept_for
+from treetune.models.short_attention import short_attention
 from treetune.models.tree_attention import TreeLayout, attend
 from treetune.trees import pack
 from treetune.trees.blocks import BLOCK, SHORT, SHORT_BLOCK, are_short
@@ -36,13 +39,11 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by one with each use."""
     found: list[str] = []
 
-    class Watched(ShortAttention):
-        @staticmethod
-        def apply(*given: Any) -> Any:
-            found.append("short")
-            return ShortAttention.apply(*given)
+    def watched(*given: Any) -> torch.Tensor:
+        found.append("short")
+        return short_attention(*given)
 
-    monkeypatch.setattr(tree_attention, "ShortAttention", Watched)
+    monkeypatch.setattr(tree_attention, "short_attention", watched)
     return found
 
 
@@ -111,3 +112,56 @@ def test_bfloat16_states_come_back_as_such() -> None:
     found = attend(*lowered, layout)
     found.float().sum().backward()
     assert found.dtype == lowered[0].grad.dtype == torch.bfloat16
+
+
+def through_a_layer(given: list[torch.Tensor], weight: torch.Tensor, layout: TreeLayout) -> torch.Tensor:
+    """Attention and the layer behind it, as models call them."""
+    mixed = attend(*given, layout).transpose(1, 2).flatten(2)
+    assert has_recipe(mixed)
+    return project(mixed, weight, None)
+
+
+@pytest.mark.parametrize("kept", [0, 10**9], ids=["probabilities made again", "probabilities kept"])
+def test_what_attention_gave_is_made_again_bit_for_bit(kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_ODDS", kept)
+    layout = layout_of(6, 30, 12)
+    mixed = attend(*states(layout), layout).transpose(1, 2).flatten(2)
+    make, of = kept_for(mixed, wanted=True)
+    assert torch.equal(make(*of).reshape(mixed.shape), mixed)
+
+
+@pytest.mark.parametrize("trained", [True, False], ids=["the layer behind, too", "attention alone"])
+def test_gradients_are_the_same_whether_probabilities_are_kept(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = layout_of(6, 30, 12)
+    found = []
+    for kept in (0, 10**9):
+        monkeypatch.setattr(module, "KEPT_ODDS", kept)
+        given, weight = states(layout), torch.ones(5, 32, requires_grad=trained)
+        out = through_a_layer(given, weight, layout)
+        for _ in range(2):  # a second time through the same graph
+            out.backward(torch.ones_like(out), retain_graph=True)
+        found.append([each.grad for each in (*given, *([weight] if trained else []))])
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("trained", [True, False], ids=["the layer behind, too", "attention alone"])
+def test_probabilities_are_made_again_once(trained: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_ODDS", 0)
+    made, odds = [], module._odds
+
+    def counted(*given: Any) -> Any:
+        made.append(1)
+        return odds(*given)
+
+    monkeypatch.setattr(module, "_odds", counted)
+    layout = layout_of(6, 30, 12)
+    through_a_layer(states(layout), torch.ones(5, 32, requires_grad=trained), layout).sum().backward()
+    assert len(made) == 2  # forward and backward
+
+
+def test_a_part_of_what_attention_gave_is_kept_itself() -> None:
+    layout = layout_of(6, 30, 12)
+    mixed = attend(*states(layout), layout).transpose(1, 2).flatten(2)
+    assert not has_recipe(mixed[:, 1:])
+    assert not has_recipe(mixed.transpose(1, 2))

@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from treetune.core import stretches
 from treetune.core.records import TokenizedExample
 from treetune.models.batches import batches_of
 from treetune.models.decoder import loss_sum
 from treetune.models.engine import fullest_engine, set_up
-from treetune.models.tied import WAITS_AS
+from treetune.models.tied import WAITS_AS, Factors
 from treetune.train import waiting as module
 from treetune.train.waiting import WaitingGradient, gradient_that_waits, step_in_portions
 
@@ -30,18 +31,19 @@ def waiting_gradient(
     torch.manual_seed(len(states) + sum(states))
     waiting = WaitingGradient(nn.Parameter(torch.randn(VOCABULARY, WIDTH, dtype=dtype)))
     for count, read in zip(states, reads, strict=True):
-        factors = (torch.randn(count, VOCABULARY, dtype=dtype), torch.randn(count, WIDTH, dtype=dtype))
+        slopes, labelled = torch.randn(count, VOCABULARY, dtype=dtype), torch.randn(count, WIDTH, dtype=dtype)
         if half:
-            factors = (factors[0].bfloat16(), factors[1].bfloat16())
-        waiting.add([factors], torch.randint(0, VOCABULARY // 3, (1, read)), torch.randn(1, read, WIDTH, dtype=dtype))
+            slopes, labelled = slopes.bfloat16(), labelled.bfloat16()
+        waiting.add(Factors({0: slopes}, labelled, VOCABULARY), torch.randint(0, VOCABULARY // 3, (1, read)),
+                    torch.randn(1, read, WIDTH, dtype=dtype))
     return waiting
 
 
 def multiplied_out(waiting: WaitingGradient) -> torch.Tensor:
     """The gradient in one piece, by one product and one scatter for each pass."""
     whole = torch.zeros_like(waiting.matrix)
-    for slopes, states in waiting._factors:
-        whole += (slopes.T @ states).to(whole.dtype)
+    for slopes, states, _ in waiting._factors:
+        whole += (slopes[0].T @ states).to(whole.dtype)
     for ids, rows in waiting._rows:
         whole.index_add_(0, ids, rows)
     return whole
@@ -75,8 +77,8 @@ def test_the_norm_is_exact_where_labels_cancel_out() -> None:
     waiting = WaitingGradient(nn.Parameter(torch.zeros(VOCABULARY, WIDTH)))
     slopes, states = torch.randn(1, VOCABULARY), torch.randn(1, WIDTH)
     nearly = states * (1 + 1e-3 * torch.randn(1, WIDTH))
-    waiting.add([(torch.cat([slopes, -slopes]), torch.cat([states, nearly]))], torch.zeros(1, 0, dtype=torch.int64),
-                  torch.zeros(1, 0, WIDTH))
+    waiting.add(Factors({0: torch.cat([slopes, -slopes])}, torch.cat([states, nearly]), VOCABULARY),
+                torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0, WIDTH))
     norm = waiting.norm()
     exact = (slopes.double().T @ (states.double() - nearly.double())).norm()
     assert norm == pytest.approx(float(exact), rel=1e-9)
@@ -89,7 +91,7 @@ def test_the_norm_is_exact_where_labels_cancel_out() -> None:
 def test_more_states_or_tokens_than_pay_are_multiplied_out_into_pieces(
     states: list[int], reads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "NUMBERS_OF_A_PIECE", 30 * WIDTH)
+    monkeypatch.setattr(stretches, "NUMBERS_OF_A_PIECE", 30 * WIDTH)
     waiting, twin = (waiting_gradient(states, reads) for _ in range(2))
     portions = list(waiting.portions())
     assert [part.start for part, _ in portions] == [0, 30, 60, 90]
@@ -99,6 +101,28 @@ def test_more_states_or_tokens_than_pay_are_multiplied_out_into_pieces(
     in_factors = multiplied_out(waiting_gradient(states, reads))
     assert torch.allclose(whole, in_factors, rtol=1e-10)
     assert torch.equal(settled(twin), whole)
+
+
+@pytest.mark.parametrize("words", [30, 60], ids=["a piece", "two pieces"])
+def test_portions_of_slopes_go_as_pieces_are_made_of_them(words: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stretches, "NUMBERS_OF_A_PIECE", 30 * WIDTH)
+    torch.manual_seed(0)
+    slopes, states = torch.randn(40, VOCABULARY, dtype=torch.float64), torch.randn(40, WIDTH, dtype=torch.float64)
+    portions = {first: slopes[:, first : first + words].clone() for first in range(0, VOCABULARY, words)}
+    alive = [weakref.ref(each) for each in portions.values()]
+    waiting = WaitingGradient(nn.Parameter(torch.zeros(VOCABULARY, WIDTH, dtype=torch.float64)))
+    standing, product = [], WaitingGradient._product
+
+    def watched(self: WaitingGradient, part: slice, *rest: Any) -> torch.Tensor:
+        standing.append(sum(each() is not None for each in alive))
+        return product(self, part, *rest)
+
+    monkeypatch.setattr(WaitingGradient, "_product", watched)
+    waiting.add(Factors(portions, states, words), torch.zeros(1, 0, dtype=torch.int64),
+                torch.zeros(1, 0, WIDTH, dtype=torch.float64))
+    assert standing == ([4, 3, 2, 1] if words == 30 else [2, 2, 1, 1])
+    assert not any(each() is not None for each in alive)
+    assert torch.allclose(settled(waiting), slopes.T @ states, rtol=1e-12, atol=1e-12)
 
 
 def test_settling_adds_to_a_gradient_that_stands() -> None:
@@ -193,5 +217,6 @@ def test_what_is_no_number_shows_in_the_norm(bad: float, states: list[int]) -> N
     waiting = waiting_gradient(states, [4])
     slopes, hidden = torch.zeros(1, VOCABULARY, dtype=torch.float64), torch.ones(1, WIDTH, dtype=torch.float64)
     slopes[0, 50] = bad
-    waiting.add([(slopes, hidden)], torch.tensor([[1]]), torch.ones(1, 1, WIDTH, dtype=torch.float64))
+    waiting.add(Factors({0: slopes}, hidden, VOCABULARY), torch.tensor([[1]]),
+                torch.ones(1, 1, WIDTH, dtype=torch.float64))
     assert not math.isfinite(waiting.norm())
