@@ -82,8 +82,8 @@ def _loss_and_slopes(
     """(loss, its gradient by the states, its gradient by the matrix, the factors of the latter)."""
     count, hidden = len(hidden), filled_up(hidden, rows_together(matrix))
     size = words_of_portion(len(hidden), hidden.shape[1], len(matrix)) if wanted.in_factors else max(1, len(matrix))
-    by_hidden, factors = torch.zeros_like(hidden) if wanted.by_hidden else None, Factors({}, hidden, size)
-    by_matrix = None
+    factors, by_matrix = Factors({}, hidden, size), None
+    by_hidden = at_least_float32(torch.zeros_like(hidden)) if wanted.by_hidden else None
     if wanted.by_matrix and not wanted.in_factors:
         make = torch.empty_like if len(hidden) else torch.zeros_like
         by_matrix = make(matrix, dtype=wanted.by_matrix)

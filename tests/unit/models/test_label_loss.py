@@ -81,6 +81,20 @@ def test_slopes_in_portions_are_those_of_whole_logits(states: int, words: int, s
     assert not slot.factors.slopes  # gone as they were used
 
 
+def test_portions_in_half_precision_are_added_up_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    hidden, matrix = torch.randn(7, 16), torch.randn(400, 16)
+    place, labels, weights = torch.arange(7), torch.randint(0, 400, (7,)), torch.ones(7)
+    found = []
+    for words in (2, 400):
+        monkeypatch.setattr(label_loss, "words_of_portion", lambda *_, words=words: words)
+        inputs = hidden.clone().requires_grad_(), matrix.clone().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            LabelLoss.apply(*inputs, place, labels, weights, Slot()).backward()
+        found.append(inputs[0].grad)
+    assert (found[0] - found[1]).norm() < 4e-3 * found[1].norm()  # one rounding to bfloat16
+
+
 def test_a_sum_over_portions_is_exact_where_a_portion_is_far_below_the_others() -> None:
     logits = torch.tensor([[5000.0, 5001.0, -5000.0, -4999.0, 0.0]])
     found = torch.cat([logs for _, logs in label_loss._logs(torch.eye(1), logits.T.contiguous(), 2)], 1)
