@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import transformers.loss.loss_utils  # noqa: F401  (whole, as in a peer's own program, before treetune defers scipy)
+
 from children import UNCOUNTED, memory_now
 from machine import wait_for_device
 from rows import load_rows, num_tokens
