@@ -82,11 +82,9 @@ def _loss_and_slopes(
     """(loss, its gradient by the states, its gradient by the matrix, the factors of the latter)."""
     count, hidden = len(hidden), filled_up(hidden, rows_together(matrix))
     size = words_of_portion(len(hidden), hidden.shape[1], len(matrix)) if wanted.in_factors else max(1, len(matrix))
-    factors, by_matrix = Factors({}, hidden, size), None
+    factors = Factors({}, hidden, size)
     by_hidden = at_least_float32(torch.zeros_like(hidden)) if wanted.by_hidden else None
-    if wanted.by_matrix and not wanted.in_factors:
-        make = torch.empty_like if len(hidden) else torch.zeros_like
-        by_matrix = make(matrix, dtype=wanted.by_matrix)
+    by_matrix = torch.zeros_like(matrix, dtype=wanted.by_matrix) if wanted.by_matrix and not len(hidden) else None
     total = torch.zeros((), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
                         device=hidden.device)
     for part in _stretches(len(hidden), len(matrix), whole=wanted.in_factors):
@@ -107,9 +105,8 @@ def _loss_and_slopes(
                 by_hidden[part] += product(slope, matrix[words])
             if wanted.in_factors:
                 factors.slopes[words.start] = slope
-            elif by_matrix is not None and wanted.by_matrix:
-                add_product(by_matrix[words] if part.start else None, slope, hidden[part], wanted.by_matrix,
-                            by_matrix[words])
+            elif wanted.by_matrix:  # of all words at once
+                by_matrix = add_product(by_matrix, slope, hidden[part], wanted.by_matrix)
             del logs, slope  # before the next is made
     return total, None if by_hidden is None else by_hidden[:count], by_matrix, factors
 
@@ -149,10 +146,9 @@ def label_log_probs_of(
     result = torch.empty(len(labels), dtype=torch.float64 if hidden.dtype == torch.float64 else torch.float32,
                          device=hidden.device)
     for part in _stretches(len(hidden), len(matrix)):
-        for _, logs in _logs(hidden[part], matrix, len(matrix)):
-            mine = _standing_at(place, part)
-            result[mine] = logs[place[mine] - part.start, labels[mine]]
-            del logs  # before the next stretch is made
+        logs, mine = _logs_of_all_words(hidden[part], matrix), _standing_at(place, part)
+        result[mine] = logs[place[mine] - part.start, labels[mine]]
+        del logs  # before the next stretch is made
     return result
 
 
@@ -172,7 +168,7 @@ def _logs(hidden: torch.Tensor, matrix: torch.Tensor, size: int) -> Iterator[tup
     """
     portions = [slice(start, min(start + size, len(matrix))) for start in range(0, len(matrix), size)]
     if len(portions) == 1:
-        yield slice(0, len(matrix)), log_softmax_(at_least_float32(_logits(hidden, matrix)))
+        yield slice(0, len(matrix)), _logs_of_all_words(hidden, matrix)
         return
     logs, sums = [], []
     for words in portions:
@@ -183,6 +179,11 @@ def _logs(hidden: torch.Tensor, matrix: torch.Tensor, size: int) -> Iterator[tup
     share = torch.log_softmax(torch.stack(sums, 1), 1)
     for number, words in enumerate(portions):
         yield words, logs.pop(0).add_(share[:, number, None])
+
+
+def _logs_of_all_words(hidden: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    """(U, V) natural-log probabilities."""
+    return log_softmax_(at_least_float32(_logits(hidden, matrix)))
 
 
 def log_softmax_(logits: torch.Tensor) -> torch.Tensor:

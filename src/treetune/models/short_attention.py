@@ -24,7 +24,6 @@ KEPT_ODDS = 1 << 20
 """Probabilities of a layer that are kept for its backward pass, 4 MB; more are made again."""
 
 
-
 class Seen(NamedTuple):
     """What the blocks see, block after block.
 

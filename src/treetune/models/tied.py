@@ -39,14 +39,17 @@ class Factors(NamedTuple):
 
     def of_words(self, some: slice) -> torch.Tensor:
         """(U, some words) of one portion."""
-        first = some.start // self.words * self.words
+        first = self._portion_of(some)
         return self.slopes[first][:, some.start - first : some.stop - first]
 
     def let_go(self, some: slice) -> None:
         """Free the portion that ends with these words, if one does."""
-        first = some.start // self.words * self.words
+        first = self._portion_of(some)
         if some.stop - first == self.slopes[first].shape[1]:
             del self.slopes[first]
+
+    def _portion_of(self, some: slice) -> int:
+        return int(some.start) // self.words * self.words
 
 
 WAITS_AS = "_treetune_waiting"
