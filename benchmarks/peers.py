@@ -21,7 +21,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import transformers.loss.loss_utils  # noqa: F401  (whole, as in a peer's own program, before treetune defers scipy)
+import torch._dynamo  # noqa: F401  (this and the next two whole, as in a peer's own program, before treetune defers)
+import torch.fx.experimental.symbolic_shapes  # noqa: F401
+import transformers.loss.loss_utils  # noqa: F401
 
 from children import UNCOUNTED, memory_now
 from machine import wait_for_device

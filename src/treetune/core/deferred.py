@@ -1,80 +1,119 @@
-"""A library that another one imports for a function nobody here calls, imported when that function is called."""
+"""A library that others import and nobody here uses: something stands in for it until it is used."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from types import ModuleType
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import FrameType, ModuleType
 from typing import Any
 
 
-def import_when_called(importer: str, wanted: str) -> None:
-    """Let functions that the module ``importer`` takes from the module ``wanted`` import it when they are called.
+def import_when_used(wanted: str, importers: Sequence[str], errors: Sequence[str] = ()) -> None:
+    """Let modules import the module ``wanted`` not when they are imported, but when they use what they took from it.
 
-    What else asks for ``wanted`` gets it at once. Nothing changes where either has been imported before. Constants and
-    classes cannot be had that way: only for a module that takes functions.
+    Whoever else asks it for anything gets the module itself, and from then on so do the importers. Nothing changes
+    where it has been imported before, or cannot be found.
+
+    Args:
+        wanted: a module whose package has been imported, or imports its modules when asked for them.
+        importers: modules and packages that take functions from it, or classes that they call but neither inherit from
+            nor test with.
+        errors: exceptions that they take to catch them; until ``wanted`` comes, classes that nobody raises.
     """
-    if importer not in sys.modules:
-        sys.meta_path.insert(0, _Finder(importer, wanted))
+    stand_in(Importers(wanted, importers, errors))
 
 
-class _Finder(MetaPathFinder):
-    def __init__(self, importer: str, wanted: str) -> None:
-        self.importer, self.wanted = importer, wanted
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """The module's own spec, its code to be run while the functions stand in; None for every other module."""
-        if fullname != self.importer:
-            return None
-        sys.meta_path.remove(self)
-        spec = find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self.wanted)
-        return spec
+def stand_in(module: StandIn) -> None:
+    """Have it found in the place of the module of its name, where that has not been imported and can be."""
+    package, _, own = module.__name__.rpartition(".")
+    if module.__name__ in sys.modules or (spec := spec_of(module.__name__)) is None:
+        return
+    module.__spec__ = spec
+    sys.modules[module.__name__] = module
+    if package in sys.modules and not isinstance(sys.modules[package], StandIn):
+        setattr(sys.modules[package], own, module)
 
 
-class _Loader(Loader):
-    def __init__(self, own: Loader, wanted: str) -> None:
-        self.own, self.wanted = own, wanted
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """As the module's own loader does it."""
-        return self.own.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        """Run its code; afterwards it has its own loader, as if this one had never been."""
-        assert module.__spec__ is not None, "import sets it"
-        module.__loader__ = module.__spec__.loader = self.own
-        with _stand_in(self.wanted):
-            self.own.exec_module(module)
+def spec_of(name: str) -> ModuleSpec | None:
+    """Where a module lies; without importing the packages it is in, as `importlib.util.find_spec` does."""
+    package, _, _ = name.rpartition(".")
+    if not package:
+        return PathFinder.find_spec(name)
+    around = spec_of(package)
+    places = around.submodule_search_locations if around is not None else None
+    return None if places is None else PathFinder.find_spec(name, places)
 
 
-class _StandIn(ModuleType):
+class StandIn(ModuleType):
+    """Found in the place of a module, which it imports when it is asked for anything."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name != "__path__":
+            raise AttributeError(name)  # what Python's own tools ask of all modules
+        return getattr(self.itself(), name)
+
+    def is_needed(self) -> bool:
+        """Whether the module itself has not been imported yet."""
+        return sys.modules.get(self.__name__) is self
+
+    def itself(self) -> Any:
+        """The module, imported now if it was not."""
+        if not self.is_needed():
+            return importlib.import_module(self.__name__)
+        del sys.modules[self.__name__]
+        module = importlib.import_module(self.__name__)
+        self.has_come(module)
+        return module
+
+    def has_come(self, module: Any) -> None:
+        """Called with the module itself when it has been imported."""
+
+
+class Importers(StandIn):
+    """Gives its importers something for each name they take, and all others the module itself."""
+
+    def __init__(self, wanted: str, importers: Sequence[str], errors: Sequence[str]) -> None:
+        super().__init__(wanted)
+        self._importers = importers
+        self._given: dict[str, Any] = {name: type(name, (Exception,), {"__module__": wanted}) for name in errors}
+        self._takers: list[dict[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        asked_by = sys._getframe(1)
+        if not (self.is_needed() and self._is_import(asked_by)):
+            return super().__getattr__(name)
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._takers.append(asked_by.f_globals)
+        return self._given.setdefault(name, WhenUsed(self, name))
+
+    def _is_import(self, frame: FrameType) -> bool:
+        """Whether an importer asks as it is being imported; what its functions import, they use."""
+        name = str(frame.f_globals.get("__name__"))
+        ours = any(name == each or name.startswith(f"{each}.") for each in self._importers)
+        return ours and frame.f_code.co_name == "<module>"
+
+    def has_come(self, module: Any) -> None:
+        """Give the importers what they would have had."""
+        for names in self._takers:
+            for at, value in list(names.items()):
+                for name, given in self._given.items():
+                    if value is given:
+                        names[at] = getattr(module, name)
+
+
+class WhenUsed:
+    """A function or class of a module that is imported when this is called, or asked for an attribute."""
+
+    def __init__(self, module: StandIn, name: str) -> None:
+        self._module, self._name = module, name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._module.itself(), self._name)(*args, **kwargs)
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-
-        def when_called(*args: Any, **kwargs: Any) -> Any:
-            return getattr(importlib.import_module(self.__name__), name)(*args, **kwargs)
-
-        return when_called
-
-
-@contextmanager
-def _stand_in(wanted: str) -> Iterator[None]:
-    if wanted in sys.modules:
-        yield
-        return
-    stand_in = sys.modules[wanted] = _StandIn(wanted)
-    try:
-        yield
-    finally:
-        if sys.modules.get(wanted) is stand_in:
-            del sys.modules[wanted]
+        return getattr(getattr(self._module.itself(), self._name), name)

@@ -1,66 +1,157 @@
-"""What a library takes and nobody calls: imported when it is called, and only then."""
+"""What a library takes and nobody uses: imported when it is used, and only then."""
 
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from treetune.core.deferred import import_when_called
+from treetune.core.deferred import StandIn, import_when_used, spec_of
 
-IMPORTER, WANTED = "deferring_importer", "deferred_wanted"
+IMPORTER, WANTED = "deferring.importer", "deferred.wanted"
 
 
 @pytest.fixture(autouse=True)
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / f"{IMPORTER}.py").write_text(f"from {WANTED} import doubled\n", encoding="utf-8")
-    (tmp_path / f"{WANTED}.py").write_text("def doubled(value):\n    return 2 * value\n", encoding="utf-8")
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name, text in {
+        "deferring/__init__": "",
+        "deferring/importer": f"""
+from {WANTED} import Counted, Lost, doubled
+
+def tried(fail):
+    try:
+        fail()
+    except Lost:
+        return "lost"
+    except RuntimeError:
+        return "otherwise"
+
+def taken_in_a_function():
+    from {WANTED} import Lost as found
+    return found
+""",
+        "deferred/__init__": "",
+        "deferred/wanted": """
+class Lost(RuntimeError):
+    pass
+
+class Counted:
+    kind = "counted"
+
+def doubled(value):
+    return 2 * value
+""",
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    finders = list(sys.meta_path)
-    yield
-    sys.meta_path[:] = finders
-    for name in (IMPORTER, WANTED):
-        sys.modules.pop(name, None)
+    importlib.import_module("deferred")
+    yield tmp_path
+    for name in [name for name in sys.modules if name.split(".")[0] in ("deferring", "deferred")]:
+        del sys.modules[name]
+
+
+def defer() -> None:
+    import_when_used(WANTED, ["deferring"], errors=["Lost"])
+
+
+def is_imported() -> bool:
+    return WANTED in sys.modules and not isinstance(sys.modules[WANTED], StandIn)
 
 
 def test_a_function_is_imported_when_it_is_called() -> None:
-    import_when_called(IMPORTER, WANTED)
-    importer = __import__(IMPORTER)
-    assert WANTED not in sys.modules
+    defer()
+    importer = importlib.import_module(IMPORTER)
+    assert not is_imported()
     assert importer.doubled(4) == 8
-    assert WANTED in sys.modules
+    assert is_imported()
 
 
-def test_everybody_else_gets_the_module_itself() -> None:
-    import_when_called(IMPORTER, WANTED)
-    __import__(IMPORTER)
-    wanted = __import__(WANTED)
-    assert wanted.__file__
-    assert wanted.doubled(1) == 2
+def test_a_class_is_imported_when_it_is_asked_for_an_attribute_or_an_object() -> None:
+    defer()
+    importer = importlib.import_module(IMPORTER)
+    given = importer.Counted
+    assert not is_imported()
+    assert given.kind == "counted"
+    assert type(given()) is importer.Counted
+
+
+def test_an_error_is_caught_as_ever_before_and_after() -> None:
+    def fail() -> None:
+        raise RuntimeError
+
+    defer()
+    importer = importlib.import_module(IMPORTER)
+    assert importer.tried(fail) == "otherwise"
+    assert not is_imported()
+    wanted = importlib.import_module(WANTED)
+
+    def lose() -> None:
+        raise wanted.Lost
+
+    assert importer.tried(lose) == "lost"
+
+
+def test_once_it_is_there_the_importer_has_what_it_would_have_had() -> None:
+    defer()
+    importer = importlib.import_module(IMPORTER)
+    importer.doubled(1)
+    wanted = sys.modules[WANTED]
+    assert (importer.doubled, importer.Counted, importer.Lost) == (wanted.doubled, wanted.Counted, wanted.Lost)
+
+
+def test_a_function_of_the_importer_gets_the_real_thing() -> None:
+    defer()
+    found = importlib.import_module(IMPORTER).taken_in_a_function()
+    assert is_imported()
+    assert issubclass(found, RuntimeError)
+
+
+@pytest.mark.parametrize("how", [f"from {WANTED} import Lost", f"import {WANTED}\nLost = {WANTED}.Lost",
+                                 "from deferred import wanted\nLost = wanted.Lost"])
+def test_everybody_else_gets_the_module_itself(how: str) -> None:
+    defer()
+    importlib.import_module(IMPORTER)
+    names: dict[str, type] = {}
+    exec(how, names)
+    assert issubclass(names["Lost"], RuntimeError)
+    assert isinstance(sys.modules["deferred"], ModuleType)
+    assert sys.modules["deferred"].wanted is sys.modules[WANTED]
+    assert is_imported()
 
 
 def test_what_was_imported_before_stays_as_it_is() -> None:
-    wanted = __import__(WANTED)
-    import_when_called(IMPORTER, WANTED)
-    assert __import__(IMPORTER).doubled is wanted.doubled
-
-    finders = list(sys.meta_path)
-    import_when_called(IMPORTER, WANTED)
-    assert sys.meta_path == finders
+    wanted = importlib.import_module(WANTED)
+    defer()
+    assert importlib.import_module(IMPORTER).doubled is wanted.doubled
 
 
-def test_the_importer_looks_as_if_nothing_had_been_done() -> None:
-    before = list(sys.meta_path)
-    import_when_called(IMPORTER, WANTED)
-    importer = __import__(IMPORTER)
-    assert type(importer.__loader__).__name__ == "SourceFileLoader"
-    assert importer.__spec__.loader is importer.__loader__
-    assert sys.meta_path == before
+def test_nothing_stands_in_for_a_module_that_cannot_be_found() -> None:
+    for name in ("deferred.nowhere", "nowhere", "nowhere.at_all"):
+        import_when_used(name, ["deferring"])
+        assert name not in sys.modules
 
 
-def test_an_importer_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / f"{IMPORTER}.py").write_text(f"from {WANTED} import doubled\n1 / 0\n", encoding="utf-8")
-    import_when_called(IMPORTER, WANTED)
-    with pytest.raises(ZeroDivisionError):
-        __import__(IMPORTER)
-    assert WANTED not in sys.modules
+def test_a_spec_is_found_without_importing_the_package() -> None:
+    spec = spec_of("deferring.importer")
+    assert spec is not None
+    assert spec.name == "deferring.importer"
+    assert "deferring" not in sys.modules
+
+
+def test_a_module_that_fails_says_so_when_it_is_used_and_again(modules: Path) -> None:
+    (modules / "deferred/wanted.py").write_text("1 / 0\n", encoding="utf-8")
+    defer()
+    importer = importlib.import_module(IMPORTER)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            importer.doubled(1)
+
+
+def test_python_s_own_tools_may_look_at_all_modules() -> None:
+    defer()
+    assert not hasattr(sys.modules[WANTED], "__file__")
+    assert importlib.util.find_spec(WANTED) is not None
+    assert not is_imported()
