@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch._dynamo  # noqa: F401  (this and the next two whole, as in a peer's own program, before treetune defers)
+import torch._dynamo  # this and the next two whole, as in a peer's own program, before treetune defers them
 import torch.fx.experimental.symbolic_shapes  # noqa: F401
 import transformers.loss.loss_utils  # noqa: F401
 

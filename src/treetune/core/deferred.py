@@ -17,7 +17,7 @@ def import_when_used(wanted: str, importers: Sequence[str], errors: Sequence[str
     where it has been imported before, or cannot be found.
 
     Args:
-        wanted: a module whose package has been imported, or imports its modules when asked for them.
+        wanted: a module's full name.
         importers: modules and packages that take functions from it, or classes that they call but neither inherit from
             nor test with.
         errors: exceptions that they take to catch them; until ``wanted`` comes, classes that nobody raises.
@@ -27,13 +27,8 @@ def import_when_used(wanted: str, importers: Sequence[str], errors: Sequence[str
 
 def stand_in(module: StandIn) -> None:
     """Have it found in the place of the module of its name, where that has not been imported and can be."""
-    package, _, own = module.__name__.rpartition(".")
-    if module.__name__ in sys.modules or (spec := spec_of(module.__name__)) is None:
-        return
-    module.__spec__ = spec
-    sys.modules[module.__name__] = module
-    if package in sys.modules and not isinstance(sys.modules[package], StandIn):
-        setattr(sys.modules[package], own, module)
+    if module.__name__ not in sys.modules and module.__spec__ is not None:
+        sys.modules[module.__name__] = module
 
 
 def spec_of(name: str) -> ModuleSpec | None:
@@ -49,8 +44,21 @@ def spec_of(name: str) -> ModuleSpec | None:
 class StandIn(ModuleType):
     """Found in the place of a module, which it imports when it is asked for anything."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._spec = spec_of(name)
+
+    @property
+    def __spec__(self) -> ModuleSpec | None:  # type: ignore[override]
+        """The module's. Python asks for it at every import, so this is when the package has to know of the module."""
+        package, _, own = self.__name__.rpartition(".")
+        if self.is_needed() and package:
+            vars(importlib.import_module(package)).setdefault(own, self)
+        return self._spec
+
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name != "__path__":
+        package = self._spec is not None and self._spec.submodule_search_locations is not None
+        if name.startswith("__") and not (name == "__path__" and package):
             raise AttributeError(name)  # what Python's own tools ask of all modules
         return getattr(self.itself(), name)
 

@@ -1,7 +1,5 @@
 """Everything that turns examples into tensors and a loss; the lowest folder that imports torch and transformers."""
 
-import torch.fx.experimental  # noqa: F401  (what stands in for its modules is known to it)
-
 from treetune.core.deferred import import_when_used
 from treetune.models.compiler import import_compiler_when_used
 

@@ -23,6 +23,7 @@ from treetune.models.adapters import ADAPTER_CONFIG, attach_adapter, base_of, re
 from treetune.models.embedded import resolve
 from treetune.models.family import ENCODER, ENCODERS, family_of, first_position, load_head
 from treetune.models.hub import fetch
+from treetune.models.meta import NothingDrawn
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 CODE_KEYS = ("auto_map", "custom_pipelines", "trust_remote_code", "use_kernels", "kernel_config")
@@ -95,7 +96,7 @@ def load_model(
         if random_init:
             model = auto.from_config(config, trust_remote_code=False, dtype=torch.float32)
         else:
-            with quiet_transformers():
+            with quiet_transformers(), NothingDrawn():
                 model, found = auto.from_pretrained(
                     place, config=config, trust_remote_code=False, use_safetensors=True,
                     dtype=torch.float32, output_loading_info=True, **held,
