@@ -1,4 +1,4 @@
-"""How many labelled states have logits or slopes in memory at a time: for the loss that takes them and the plan."""
+"""How much of a pass stands in memory at a time, of logits, slopes and probabilities: for the loss and the plan."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import math
 CHUNK_BYTES = 2**27
 NUMBERS_OF_A_PIECE = 1 << 20
 """Of a gradient multiplied out; 4 MB in float32, about as much as one activation of a pass."""
+
+KEPT_ODDS = 1 << 20
+"""Probabilities of a layer's short blocks of attention that are kept, 4 MB; more are made again."""
 
 PIECES_A_PORTION = 2
 """Logits and slopes a portion at a time: of 1365 words they take 2 % of a step of an 82 M GPT-2 longer than of 2730."""

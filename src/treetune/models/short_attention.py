@@ -17,11 +17,9 @@ import numpy as np
 import torch
 from torch.autograd.function import once_differentiable
 
+from treetune.core.stretches import KEPT_ODDS
 from treetune.models.recomputed import is_plain_pass, noted
 from treetune.trees.blocks import Block
-
-KEPT_ODDS = 1 << 20
-"""Probabilities of a layer that are kept for its backward pass, 4 MB; more are made again."""
 
 
 class Seen(NamedTuple):

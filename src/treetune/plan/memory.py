@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from treetune.core.stretches import may_stay_in_factors, may_wait_in_factors, rows_of_chunk, rows_of_stretch
+from treetune.core.stretches import KEPT_ODDS, may_stay_in_factors, may_wait_in_factors, rows_of_chunk, rows_of_stretch
 from treetune.plan.architecture import Architecture, Stack
 from treetune.plan.quantity import Range, about
 from treetune.plan.workload import Pass, Workload, scaled
@@ -19,10 +19,11 @@ from treetune.plan.workload import Pass, Workload, scaled
 GIB = 1 << 30
 FLOAT, HALF = 4, 2
 OPTIMIZER_VALUES = {"adamw": 2, "adam": 2, "sgd": 1, "muon": 2}
-PROCESS_BYTES = 410 << 20
-"""Python with torch, transformers and the loop imported and rows read, measured on Linux (torch 2.13, CPU build)."""
-ADAPTER_BYTES = 45 << 20
-"""What importing peft adds."""
+PROCESS_BYTES = 395 << 20
+"""Python with torch, transformers and the loop imported and rows read, and what lies between its tensors; measured on
+Linux (torch 2.13, CPU build)."""
+ADAPTER_BYTES = 20 << 20
+"""What peft adds."""
 DEVICE_CONTEXT = 500 << 20
 """What a GPU keeps for its own kernels."""
 ROW_BYTES = 6_000
@@ -86,11 +87,13 @@ def layer_values(
     Args:
         source_tokens: tokens of the other stack whose keys and values a crossed layer keeps.
         raw: the model as it came, before `treetune.models.engine` made one kernel of its GELU.
-        again: norms and activation functions are computed twice instead of kept.
+        again: norms, activation functions and what attention of short blocks gave are computed twice instead of kept.
     """
     tokens, width = one.tokens, stack.width
     kept = float(stack.norms * (stack.norm_values - again * stack.norm_again) * width)
-    kept += 2 * stack.attention + 2 * stack.keys + (stack.attention if tree else 0)
+    short = tree and one.pairs > 0
+    kept += stack.attention + 2 * stack.keys  # what asks, keys, values, and what attention gave, twice in a tree
+    kept += 0 if short and again else (2 if tree else 1) * stack.attention
     kept += (stack.inner_values - again * stack.inner_again + (stack.formula_values if raw else 0)) * stack.inner
     if stack.query_norm:
         kept += (1 if again else 2) * (stack.attention + stack.keys)
@@ -102,7 +105,8 @@ def layer_values(
         kept += (3 if stack.dropout else 1) * stack.heads * one.longest
         if stack.crossed:
             kept += (3 if stack.dropout else 1) * stack.heads * max(1, source_tokens // max(1, one.rows))
-    gathered = 2 * stack.keys * one.keys + stack.heads * one.pairs if tree else 0
+    odds = stack.heads * one.pairs if tree else 0
+    gathered = (2 * stack.keys * one.keys if tree else 0) + (0 if again and odds > KEPT_ODDS else odds)
     return kept * tokens + gathered + (2 * stack.attention * source_tokens if stack.crossed else 0)
 
 

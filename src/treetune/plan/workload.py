@@ -18,7 +18,8 @@ class Pass:
         tokens: computed, padding included. rows: in it. longest: tokens that see one another in a row.
         labels: tokens whose logits are taken. sources, source_longest: the encoder's side of an encoder-decoder.
         keys: tokens of all blocks of tree attention whose keys are gathered from several places.
-        pairs: of queries and keys in all blocks, where these are short and a layer keeps their probabilities instead.
+        pairs: of queries and keys in all blocks, where these are short and a layer keeps their probabilities instead,
+            if they are few.
     """
 
     tokens: int

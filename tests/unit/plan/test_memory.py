@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from treetune.core.records import TokenizedExample
+from treetune.core.stretches import KEPT_ODDS
 from treetune.plan.architecture import read
 from treetune.plan.memory import FLOAT, MemorySettings, activation_bytes, cache_bytes, logits_bytes, memory_of
 from treetune.plan.workload import Pass, by_hand
@@ -181,6 +182,14 @@ def test_frozen_layers_keep_nothing() -> None:
     assert whole > half > none
     assert MemorySettings(frozen=2).trained(GPT2) < GPT2.parameters / 2
     assert MemorySettings(head_only=True).trained(GPT2) < 1000
+
+
+def test_attention_of_short_blocks_keeps_what_it_reads_and_probabilities_only_where_they_are_few() -> None:
+    none, few, many = (activation_bytes(GPT2, Pass(100, 1, 100, 10, pairs=pairs), MemorySettings())
+                       for pairs in (0, 2_000, KEPT_ODDS))
+    outputs = 2 * 100 * GPT2.width
+    assert few - none == FLOAT * GPT2.layers * (4 * 2_000 - outputs)
+    assert many - none == -FLOAT * GPT2.layers * outputs
 
 
 def test_logits_stand_whole_or_in_stretches() -> None:
