@@ -6,8 +6,12 @@ import importlib
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
+from threading import Lock
 from types import FrameType, ModuleType
 from typing import Any
+
+GIVING_WAY = Lock()
+"""One thread at a time takes a stand-in out of the way; not held while the module itself is imported."""
 
 
 def import_when_used(wanted: str, importers: Sequence[str], errors: Sequence[str] = ()) -> None:
@@ -68,11 +72,13 @@ class StandIn(ModuleType):
 
     def itself(self) -> Any:
         """The module, imported now if it was not."""
-        if not self.is_needed():
-            return importlib.import_module(self.__name__)
-        del sys.modules[self.__name__]
+        with GIVING_WAY:
+            first = self.is_needed()
+            if first:
+                del sys.modules[self.__name__]
         module = importlib.import_module(self.__name__)
-        self.has_come(module)
+        if first:
+            self.has_come(module)
         return module
 
     def has_come(self, module: Any) -> None:

@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,22 @@ def test_a_spec_is_found_without_importing_the_package() -> None:
     assert spec is not None
     assert spec.name == "deferring.importer"
     assert "deferring" not in sys.modules
+
+
+def test_threads_that_use_it_at_once_import_it_once(modules: Path) -> None:
+    (modules / "deferred/wanted.py").write_text(
+        "import time, deferred\n"
+        "deferred.times = getattr(deferred, 'times', 0) + 1\n"
+        "time.sleep(0.05)\n"
+        "class Lost(Exception): pass\n"
+        "class Counted: pass\n"
+        "def doubled(value): return 2 * value\n", encoding="utf-8")
+    defer()
+    importer = importlib.import_module(IMPORTER)
+    doubled = importer.doubled
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(doubled, range(8))) == [2 * value for value in range(8)]
+    assert sys.modules["deferred"].times == 1
 
 
 def test_a_module_that_fails_says_so_when_it_is_used_and_again(modules: Path) -> None:
