@@ -26,7 +26,7 @@ def import_when_used(wanted: str, importers: Sequence[str], errors: Sequence[str
             nor test with.
         errors: exceptions that they take to catch them; until ``wanted`` comes, classes that nobody raises.
     """
-    stand_in(Importers(wanted, importers, errors))
+    stand_in(ForImporters(wanted, importers, errors))
 
 
 def stand_in(module: StandIn) -> None:
@@ -85,14 +85,14 @@ class StandIn(ModuleType):
         """Called with the module itself when it has been imported."""
 
 
-class Importers(StandIn):
+class ForImporters(StandIn):
     """Gives its importers something for each name they take, and all others the module itself."""
 
     def __init__(self, wanted: str, importers: Sequence[str], errors: Sequence[str]) -> None:
         super().__init__(wanted)
         self._importers = importers
         self._given: dict[str, Any] = {name: type(name, (Exception,), {"__module__": wanted}) for name in errors}
-        self._takers: list[dict[str, Any]] = []
+        self._takers: dict[str, dict[str, Any]] = {}
 
     def __getattr__(self, name: str) -> Any:
         asked_by = sys._getframe(1)
@@ -100,7 +100,7 @@ class Importers(StandIn):
             return super().__getattr__(name)
         if name.startswith("__"):
             raise AttributeError(name)
-        self._takers.append(asked_by.f_globals)
+        self._takers[asked_by.f_globals["__name__"]] = asked_by.f_globals
         return self._given.setdefault(name, WhenUsed(self, name))
 
     def _is_import(self, frame: FrameType) -> bool:
@@ -111,11 +111,10 @@ class Importers(StandIn):
 
     def has_come(self, module: Any) -> None:
         """Give the importers what they would have had."""
-        for names in self._takers:
-            for at, value in list(names.items()):
-                for name, given in self._given.items():
-                    if value is given:
-                        names[at] = getattr(module, name)
+        name_of = {id(given): name for name, given in self._given.items()}
+        for variables in self._takers.values():
+            own = {at: name_of[id(value)] for at, value in variables.items() if id(value) in name_of}
+            variables.update({at: getattr(module, name) for at, name in own.items()})
 
 
 class WhenUsed:

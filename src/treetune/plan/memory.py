@@ -91,9 +91,8 @@ def layer_values(
     """
     tokens, width = one.tokens, stack.width
     kept = float(stack.norms * (stack.norm_values - again * stack.norm_again) * width)
-    short = tree and one.pairs > 0
-    kept += stack.attention + 2 * stack.keys  # what asks, keys, values, and what attention gave, twice in a tree
-    kept += 0 if short and again else (2 if tree else 1) * stack.attention
+    mixed = 0 if again and tree and one.pairs else 2 if tree else 1  # what attention gave; in a tree also put together
+    kept += (1 + mixed) * stack.attention + 2 * stack.keys
     kept += (stack.inner_values - again * stack.inner_again + (stack.formula_values if raw else 0)) * stack.inner
     if stack.query_norm:
         kept += (1 if again else 2) * (stack.attention + stack.keys)
@@ -105,8 +104,8 @@ def layer_values(
         kept += (3 if stack.dropout else 1) * stack.heads * one.longest
         if stack.crossed:
             kept += (3 if stack.dropout else 1) * stack.heads * max(1, source_tokens // max(1, one.rows))
-    odds = stack.heads * one.pairs if tree else 0
-    gathered = (2 * stack.keys * one.keys if tree else 0) + (0 if again and odds > KEPT_ODDS else odds)
+    odds = 0 if again and stack.heads * one.pairs > KEPT_ODDS else stack.heads * one.pairs
+    gathered = 2 * stack.keys * one.keys + odds if tree else 0
     return kept * tokens + gathered + (2 * stack.attention * source_tokens if stack.crossed else 0)
 
 

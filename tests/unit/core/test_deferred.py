@@ -126,6 +126,31 @@ def test_what_was_imported_before_stays_as_it_is() -> None:
     assert importlib.import_module(IMPORTER).doubled is wanted.doubled
 
 
+def test_the_importer_looks_as_if_nothing_had_been_done() -> None:
+    before = list(sys.meta_path)
+    defer()
+    importer = importlib.import_module(IMPORTER)
+    assert type(importer.__loader__).__name__ == "SourceFileLoader"
+    assert importer.__spec__ is not None
+    assert importer.__spec__.loader is importer.__loader__
+    assert sys.meta_path == before
+
+
+def test_an_importer_that_fails_leaves_nothing_behind(modules: Path) -> None:
+    whole = (modules / "deferring/importer.py").read_text(encoding="utf-8")
+    (modules / "deferring/importer.py").write_text(f"from {WANTED} import doubled\n1 / 0\n", encoding="utf-8")
+    defer()
+    with pytest.raises(ZeroDivisionError):
+        importlib.import_module(IMPORTER)
+    assert IMPORTER not in sys.modules
+    assert not is_imported()
+    (modules / "deferring/importer.py").write_text(whole, encoding="utf-8")
+    importlib.invalidate_caches()
+    importer = importlib.import_module(IMPORTER)
+    assert importer.doubled(2) == 4
+    assert importer.doubled is sys.modules[WANTED].doubled
+
+
 def test_nothing_stands_in_for_a_module_that_cannot_be_found() -> None:
     for name in ("deferred.nowhere", "nowhere", "nowhere.at_all"):
         import_when_used(name, ["deferring"])
